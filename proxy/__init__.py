@@ -1,0 +1,21 @@
+"""llm-proxy: a sidecar between applications and LLM providers.
+
+The rooms, from the bottom up; each imports only what stands above it in this list.
+
+  outcome     the words for how things end: Side, Phase, Limit, Kind, Failure, Receipt
+  wire/       what are these bytes      HTTP/1.1 heads, bodies, chunks, event boundaries
+  dialects/   what do they mean         what is asked in a body, how an answer ends, how an error looks
+  catalog/    which names exist         providers and their credentials, frozen
+  policy/     may it, where             keys, admission, routes
+  relay/      move it                   client connection, exchange, upstream connection, pool, deadlines
+  telemetry/  how is it going           access log
+  admin/      show it                   health and readiness on a listener of their own
+  simulator/  a provider to order       for demo, tests, and users' own failure drills
+  server/     run it                    settings, worker; the only room that knows all others
+
+The first five decide: no sockets, no clock, no files; `now` is passed in. The rest does input and output.
+One request: relay.client -> wire.requests -> policy (key, route) -> dialects (call) -> relay.pool -> relay.upstream
+-> wire.responses -> back to the client in the same call stack -> relay.exchange.finish -> Receipt -> sinks.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,6 @@
+"""Which names exist? Providers, their origins and credentials, as one frozen snapshot that is replaced whole.
+
+  secret      Secret: the only type a secret value lives in
+  snapshot    Provider, Origin, Snapshot: dict lookups, nothing else
+  load        environment mapping -> Snapshot, all errors at once
+"""

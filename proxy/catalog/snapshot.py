@@ -1,0 +1,52 @@
+"""Providers as frozen values.
+
+Lives here: what a provider is, and the snapshot that finds one by name.
+May not live here: reading configuration (load), choosing a provider for a call (policy/router).
+How it works: built whole by `load`, never changed; an exchange keeps the snapshot that it began with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from proxy.catalog.secret import Secret
+
+
+class Origin(NamedTuple):
+    """Where connections go: the key of the pool. `proxy` is the HTTP proxy to tunnel through, (host, port), if any;
+    `proxy_authorization` the value of its Proxy-Authorization field."""
+
+    scheme: str  # "http" | "https"
+    host: str  # name or address, IPv6 without brackets
+    port: int
+    proxy: tuple[str, int] | None = None
+    proxy_authorization: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One configured provider. `base` is the path part of its base URL, no trailing slash (b"" or b"/v1").
+
+    `family` says how base and path are joined and which dialects it speaks (policy/router): "openai" joins base + the
+    path after /v1; "anthropic", "gemini", "ollama" join base + the whole path (DESIGN 9).
+    `auth` says how the credential is carried: "bearer", "x-api-key", "api-key", "x-goog-api-key" or "none".
+    """
+
+    name: str
+    family: str
+    origin: Origin
+    base: bytes = b""
+    host_header: bytes = b""  # what goes into Host: name, and port unless it is the scheme's own
+    credential: Secret | None = field(default=None, repr=False)
+    auth: str = "bearer"
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # further fields for each request, lower-case names
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is configured at one moment."""
+
+    providers: dict[str, Provider]
+    default: Provider | None = None
+    owners: tuple[tuple[str, str], ...] = ()  # (prefix of a model name, provider name), longest first

@@ -1,0 +1,74 @@
+"""What a client asks for, and what a dialect must be able to say.
+
+Lives here: `Call`, the protocols `Dialect` and `Watch`, the error for bodies that cannot be read.
+May not live here: anything that only one vendor does.
+How it works: relay asks a dialect to read a body once (`read_call`), to watch a streamed answer (`watch`), and to put
+a Failure into the client's own format (`error_body`, `error_event`). Bytes of bodies are never built anew.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from proxy.outcome import Failure
+
+
+class EventFraming(Enum):
+    """How a dialect cuts a streamed answer into events."""
+
+    SSE = "sse"
+    NDJSON = "ndjson"
+    JSON_ARRAY = "json_array"
+
+
+class Call(NamedTuple):
+    """What was read out of a request body (and, for Gemini, out of its path)."""
+
+    model: str | None  # None: the body names none (an error for most dialects, the upstream says so itself)
+    stream: bool = False
+    cap: int | None = None  # most output tokens the client allows
+    model_span: tuple[int, int] | None = None  # where the raw JSON value of the model stands in the body, for a splice
+
+
+class UnreadableBody(Exception):
+    """The body is not what its dialect needs to be read safely. The message is for the client: it says what to do and
+    repeats nothing that was sent. Always a 400."""
+
+
+class Watch(Protocol):
+    """Looks at one streamed answer as it passes. `feed` is on the straight path: look before you parse."""
+
+    is_complete: bool  # a terminal event or a finish reason has passed
+    is_terminal: bool  # the very last event of the dialect has passed ([DONE], message_stop, done:true ...)
+    has_error: bool  # the provider's own error event has passed
+    events: int  # data events so far, comments and pings apart
+
+    def feed(self, block: bytes) -> bool:
+        """`block` is one or more whole events. True if something in it is progress: text, reasoning, a tool call, a
+        refusal, a finish, an error, anything unknown. Pings, comments, role-only and other empty chunks are not."""
+        ...
+
+
+class Dialect(Protocol):
+    """One body format. Instances are stateless and shared."""
+
+    name: str
+    framing: EventFraming
+
+    def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
+        """What `body` asks for. Raises UnreadableBody."""
+        ...
+
+    def watch(self) -> Watch:
+        """A fresh watch for one streamed answer."""
+        ...
+
+    def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
+        """A whole JSON error body as this dialect's SDKs expect it."""
+        ...
+
+    def error_event(self, failure: Failure, status: int, request_id: str) -> bytes:
+        """The event, with its closing blank line or newline, that tells a client in the middle of a stream that it
+        broke. Never a terminal event. Empty where the format has no such thing."""
+        ...

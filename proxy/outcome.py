@@ -1,0 +1,238 @@
+"""How an exchange ended: the words every room shares.
+
+Lives here: who (`Side`), when (`Phase`), which limit (`Limit`), why (`Kind`), the four together (`Failure`),
+the one table from a failure to a status, and the record that every exchange leaves (`Receipt`).
+May not live here: anything that imports another room, reads a clock, or knows HTTP beyond status numbers.
+How it works: whoever meets a failure makes one `Failure` and hands it on; nobody else decides what it means.
+Doubted: nothing yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, assert_never
+
+
+class Side(Enum):
+    """Who ended it, or whose fault it was. The first letter of the value stands in the access log."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    PROXY = "proxy"
+
+    @property
+    def letter(self) -> str:
+        return self.value[0].upper()
+
+
+class Phase(Enum):
+    """Where in its life an exchange is, in order. TOTAL spans all of them."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    ADMIT = "admit"
+    QUEUE = "queue"
+    CONNECT = "connect"
+    SEND = "send"
+    FIRST_BYTE = "first_byte"
+    FIRST_EVENT = "first_event"
+    STREAM = "stream"
+    DONE = "done"
+    TOTAL = "total"
+
+    @property
+    def letter(self) -> str:
+        return _PHASE_LETTERS[self]
+
+
+_PHASE_LETTERS = {
+    Phase.IDLE: "I",
+    Phase.HEAD: "H",
+    Phase.BODY: "B",
+    Phase.ADMIT: "A",
+    Phase.QUEUE: "Q",
+    Phase.CONNECT: "C",
+    Phase.SEND: "S",
+    Phase.FIRST_BYTE: "F",
+    Phase.FIRST_EVENT: "E",
+    Phase.STREAM: "D",  # data, as in HAProxy's log
+    Phase.DONE: "-",
+    Phase.TOTAL: "T",
+}
+
+
+class Limit(Enum):
+    """A number of seconds that some phase may last. `LLM_PROXY_TIMEOUT_<NAME>` sets it; 0 means none.
+
+    Most are a phase's own; the rest bound what is not a phase: a client that does not read, a drain at shutdown.
+    """
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    QUEUE = "queue"
+    CONNECT = "connect"
+    SEND = "send"
+    FIRST_BYTE = "first_byte"
+    FIRST_BYTE_UNARY = "first_byte_unary"
+    FIRST_EVENT = "first_event"
+    STREAM = "stream"
+    TOTAL = "total"
+    CLIENT_STALL = "client_stall"
+    SHUTDOWN = "shutdown"
+
+
+class Kind(Enum):
+    """Why an exchange did not end well. The value is what receipts, logs and error bodies show; keep it stable."""
+
+    # The client broke a rule: refused, nothing sent upstream.
+    BAD_REQUEST = "bad_request"
+    UNREADABLE_BODY = "unreadable_body"
+    LINE_TOO_LONG = "line_too_long"
+    HEAD_TOO_LARGE = "head_too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    METHOD_UNKNOWN = "method_unknown"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    VERSION_UNSUPPORTED = "version_unsupported"
+    CODING_UNSUPPORTED = "coding_unsupported"
+    EXPECTATION_FAILED = "expectation_failed"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    UNROUTED = "unrouted"
+    # Somebody was too slow: side and phase say who and where.
+    TIMEOUT = "timeout"
+    # The client went away, or does not read.
+    CLIENT_LEFT = "client_left"
+    CLIENT_STALLED = "client_stalled"
+    # We could not, or would not.
+    OVERLOADED = "overloaded"
+    SHUTDOWN = "shutdown"
+    LOOP = "loop"
+    INTERNAL = "internal"
+    # The upstream failed.
+    CONNECT_FAILED = "connect_failed"
+    RESET = "reset"
+    PROTOCOL = "protocol"
+    MISSING_END = "missing_end"
+    CREDENTIAL_REFUSED = "credential_refused"
+    ERROR_STATUS = "error_status"
+    ERROR_EVENT = "error_event"
+
+
+class Failure(NamedTuple):
+    """One failure, complete: whoever sees it needs no other source. `detail` is a sentence for people, free of
+    secrets and of anything the other side sent."""
+
+    side: Side
+    phase: Phase
+    kind: Kind
+    detail: str = ""
+
+
+def status_of(failure: Failure) -> int:
+    """The HTTP status a client gets for `failure` while its answer has not begun (RFC 9110 section 15).
+
+    499 is never sent: it stands in receipts for a client that left (nginx uses the same number).
+    """
+    match failure.kind:
+        case Kind.BAD_REQUEST | Kind.UNREADABLE_BODY:
+            return 400
+        case Kind.UNAUTHORIZED:
+            return 401
+        case Kind.FORBIDDEN:
+            return 403
+        case Kind.NOT_FOUND | Kind.UNROUTED:
+            return 404
+        case Kind.METHOD_NOT_ALLOWED:
+            return 405
+        case Kind.BODY_TOO_LARGE:
+            return 413
+        case Kind.LINE_TOO_LONG:
+            return 414
+        case Kind.EXPECTATION_FAILED:
+            return 417
+        case Kind.HEAD_TOO_LARGE:
+            return 431
+        case Kind.CLIENT_LEFT | Kind.CLIENT_STALLED:
+            return 499
+        case Kind.INTERNAL:
+            return 500
+        case Kind.METHOD_UNKNOWN | Kind.CODING_UNSUPPORTED:
+            return 501
+        case Kind.CONNECT_FAILED | Kind.RESET | Kind.PROTOCOL | Kind.MISSING_END:
+            return 502
+        case Kind.CREDENTIAL_REFUSED | Kind.ERROR_STATUS | Kind.ERROR_EVENT:
+            return 502
+        case Kind.OVERLOADED | Kind.SHUTDOWN:
+            return 503
+        case Kind.VERSION_UNSUPPORTED:
+            return 505
+        case Kind.LOOP:
+            return 508
+        case Kind.TIMEOUT:
+            return _timeout_status(failure.phase)
+        case _:
+            assert_never(failure.kind)
+
+
+def _timeout_status(phase: Phase) -> int:
+    if phase in (Phase.IDLE, Phase.HEAD, Phase.BODY):
+        return 408
+    if phase is Phase.QUEUE:
+        return 503
+    return 504
+
+
+class Attempt(NamedTuple):
+    """One try at one target. Times are milliseconds since the exchange began; `failure` is None if it went well."""
+
+    provider: str
+    started_ms: float
+    reused: bool  # on a pooled connection
+    status: int  # 0: no answer
+    failure: Failure | None
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The one record of how an exchange ended. Names are the ledger's columns (DESIGN 15).
+
+    Times in milliseconds from the first byte of the request head; None where that point was not reached.
+    Holds no content, no secret, no query string.
+    """
+
+    id: str
+    started_at: float  # seconds since the epoch
+    client: str  # address, or "unix"
+    method: str
+    path: str
+    key: str | None = None  # its name
+    provider: str | None = None
+    model_requested: str | None = None
+    dialect: str = "plain"
+    stream: bool = False
+    status: int = 0  # what the client was sent; 0: nothing
+    ended_by: Side = Side.UPSTREAM
+    ended_phase: Phase = Phase.DONE
+    ended_kind: str = "complete"
+    detail: str = ""
+    complete: bool = True
+    attempts: list[Attempt] = field(default_factory=list)
+    events: int = 0
+    bytes_in: int = 0  # request body
+    bytes_out: int = 0  # answer body
+    connect_ms: float | None = None
+    first_byte_ms: float | None = None
+    first_event_ms: float | None = None
+    total_ms: float = 0.0
+    provider_request_id: str | None = None
+
+    @property
+    def letters(self) -> str:
+        """Who and when in two letters, e.g. `UD` = the upstream, during the stream; `--` = complete."""
+        if self.complete:
+            return "--"
+        return self.ended_by.letter + self.ended_phase.letter

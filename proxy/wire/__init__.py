@@ -1,0 +1,10 @@
+"""What are these bytes? HTTP/1.1 messages and event streams as bytes and values, without any input or output.
+
+  head        RequestHead, ResponseHead, Framing; which fields travel and which end here
+  requests    RequestParser: bytes of a client -> head, body pieces, end, or a Failure
+  responses   ResponseParser: bytes of an upstream -> head, body pieces, end, or a Failure
+  encode      heads and chunks -> bytes
+  sse         EventCutter: where events end in a stream of bytes
+
+May not live here: sockets, clocks, what a body means. Parsers never raise at hostile bytes: they note a Failure.
+"""

@@ -1,0 +1,90 @@
+"""Message heads as values, and the rules about their fields.
+
+Lives here: what a head is once it has been understood, and which fields end at a hop.
+May not live here: parsing (requests, responses), writing (encode), what a field means to a provider.
+How it works: a head keeps its fields in order as (lower-case name, name as sent, value); `get` answers from a dict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+Field = tuple[bytes, bytes, bytes]  # lower-case name, name as sent, value
+
+
+class Framing(Enum):
+    """How the end of a body is known (RFC 9112 section 6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    UNTIL_CLOSE = "until_close"  # answers only
+
+
+# Fields that end at each hop (RFC 9110 section 7.6.1), beside those that Connection names. Keep-Alive and
+# Proxy-Connection are named by the same section although clients forget to list them in Connection.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """Bytes and fields a head may have. Neighbours: nginx 8 KiB a line and 32 KiB in all, HAProxy 16 KiB and
+    101 fields, Envoy 60 KiB and 100 fields (HTTP.md 2)."""
+
+    line: int = 8 * 1024
+    head: int = 32 * 1024
+    fields: int = 100
+
+
+class RequestHead(NamedTuple):
+    """A request head that is unambiguous: one valid Host, one framing, a target in origin form, method and version
+    that we serve. `fields` are the end-to-end fields: hop-by-hop and Connection-nominated ones are gone, so are
+    Content-Length and Host (see `length`, `host`)."""
+
+    method: bytes
+    path: bytes  # raw, as sent, without the query
+    query: bytes  # raw, without "?", b"" if none
+    version: bytes  # b"1.0" or b"1.1"
+    host: bytes
+    fields: list[Field]
+    index: dict[bytes, bytes]  # lower-case name -> value of the first such field
+    framing: Framing
+    length: int  # of the body where framing is LENGTH, else 0
+    keep_alive: bool
+    expects_continue: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of the first field called `name` (lower case)."""
+        return self.index.get(name)
+
+
+class ResponseHead(NamedTuple):
+    """A response head that is unambiguous. `fields` are the end-to-end fields without Content-Length."""
+
+    status: int
+    reason: bytes
+    version: bytes
+    fields: list[Field]
+    index: dict[bytes, bytes]
+    framing: Framing
+    length: int
+    keep_alive: bool
+
+    def get(self, name: bytes) -> bytes | None:
+        return self.index.get(name)
