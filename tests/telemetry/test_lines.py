@@ -1,0 +1,160 @@
+"""A line is one line, whatever the values hold, and says what the receipt says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side
+from proxy.telemetry import lines
+
+HOSTILE = [
+    "/a\nb",
+    '/a\r\n{"id":"forged"}',
+    "/\x1b[2J",
+    "/\x9b31m",  # the one-byte form of the same escape
+    "/\u2028next",
+    "/\u202egnp.exe",
+    "/\x7f",
+    "/\udc80",  # what surrogateescape makes of a byte that is no UTF-8
+    "/\x00",
+]
+
+
+def a_receipt(**changes: object) -> Receipt:
+    receipt = Receipt(
+        id="01J",
+        started_at=1_700_000_000.25,
+        client="127.0.0.1",
+        method="POST",
+        path="/v1/chat/completions",
+        status=200,
+    )
+    for name, value in changes.items():
+        setattr(receipt, name, value)
+    return receipt
+
+
+def cut_stream() -> Receipt:
+    failure = Failure(Side.UPSTREAM, Phase.STREAM, Kind.RESET, "connection reset")
+    return a_receipt(
+        complete=False,
+        ended_by=Side.UPSTREAM,
+        ended_phase=Phase.STREAM,
+        ended_kind=Kind.RESET.value,
+        detail="connection reset",
+        stream=True,
+        attempts=[Attempt("openai", 0.5, True, 200, failure)],
+    )
+
+
+def test_a_json_line_has_the_fields_of_the_receipt_and_the_letters() -> None:
+    line = lines.receipt_json(cut_stream())
+    assert line.endswith(b"}\n") and line.count(b"\n") == 1
+    read = json.loads(line)
+    assert list(read) == [f.name for f in fields(Receipt)] + ["ended"]
+    assert read["ended"] == "UD"
+    assert (read["ended_by"], read["ended_phase"], read["ended_kind"]) == ("upstream", "stream", "reset")
+    assert read["attempts"] == [
+        {
+            "provider": "openai",
+            "started_ms": 0.5,
+            "reused": True,
+            "status": 200,
+            "failure": {"side": "upstream", "phase": "stream", "kind": "reset", "detail": "connection reset"},
+        }
+    ]
+    assert json.loads(lines.receipt_json(a_receipt()))["ended"] == "--"
+
+
+def test_the_quick_way_and_the_thorough_way_say_the_same() -> None:
+    for receipt in (a_receipt(), cut_stream(), a_receipt(key=None, connect_ms=1.5)):
+        assert lines.receipt_json(receipt) == lines._rebuilt(receipt)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("name", ["path", "model_requested", "detail", "client", "provider_request_id", "id", "key"])
+def test_no_value_can_forge_a_line_or_steer_a_terminal(name: str, hostile: str) -> None:
+    receipt = a_receipt(complete=False, **{name: hostile})
+    for line in (lines.receipt_json(receipt), lines.receipt_text(receipt)):
+        text = line.decode()  # always UTF-8
+        assert text.endswith("\n")
+        assert text[:-1].isprintable()
+    shown = json.loads(lines.receipt_json(receipt))[name]
+    assert shown.isprintable() and shown.startswith("/")
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_note_can_forge_a_line(hostile: str) -> None:
+    more: dict[str, object] = {"where": hostile, "list": [hostile]}
+    for form in (lines.note_json, lines.note_text):
+        text = form(0.0, "warn", hostile, more).decode()
+        assert text[:-1].isprintable() and text.endswith("\n")
+
+
+def test_letters_of_other_scripts_stay_readable() -> None:
+    receipt = a_receipt(path="/modèle/模型")
+    assert json.loads(lines.receipt_json(receipt))["path"] == "/modèle/模型"
+    assert "/modèle/模型" in lines.receipt_text(receipt).decode()
+
+
+def test_a_query_string_that_slipped_in_stays_out() -> None:
+    receipt = a_receipt(path="/v1beta/models/gemini-pro:generateContent?key=AIzaCANARY")
+    for line in (lines.receipt_json(receipt), lines.receipt_text(receipt)):
+        assert b"CANARY" not in line
+        assert b":generateContent" in line
+
+
+def test_long_values_are_cut_so_that_a_pipe_takes_the_line_in_one_piece() -> None:
+    long = "x" * 8000
+    failure = Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "no address answered")
+    receipt = a_receipt(path="/" + long, model_requested=long, attempts=[Attempt("p", 0.0, False, 0, failure)] * 100)
+    for line in (
+        lines.receipt_json(receipt),
+        lines.receipt_text(receipt),
+        lines.note_json(0, "info", "m", {"a": long}),
+    ):
+        assert len(line) <= lines.LINE_BYTES
+    assert json.loads(lines.receipt_json(receipt))["path"].startswith("/xxxx")
+
+
+def test_values_json_cannot_hold_do_not_lose_the_line() -> None:
+    assert json.loads(lines.receipt_json(a_receipt(bytes_out=2**70)))["bytes_out"] == str(2**70)
+    assert json.loads(lines.note_json(0, "info", "m", {"x": object, "p": Phase.HEAD, "n": {"a": 1}}))["p"] == "head"
+
+
+def test_a_text_line_reads_from_left_to_right() -> None:
+    receipt = cut_stream()
+    receipt.provider, receipt.model_requested, receipt.key = "openai", "gpt-4o", "my app"
+    receipt.total_ms, receipt.first_event_ms, receipt.events = 12_345.6, 3.21, 7
+    receipt.bytes_in, receipt.bytes_out = 10, 20
+    assert lines.receipt_text(receipt).decode() == (
+        "2023-11-14T22:13:20.250Z   200 UD    12.3s  POST /v1/chat/completions  openai/gpt-4o  stream events=7 "
+        'first=3.2ms  key="my app"  in=10 out=20  id=01J  reset: connection reset\n'
+    )
+
+
+def test_text_lines_align() -> None:
+    refused = a_receipt(status=0, total_ms=5.0)
+    columns = {lines.receipt_text(r).index(b"POST") for r in (a_receipt(total_ms=123.4), refused, cut_stream())}
+    assert len(columns) == 1
+
+
+def test_notes_in_both_forms() -> None:
+    more: dict[str, object] = {"url": "http://127.0.0.1:8080", "level": "never", "names": ["a", "b c"]}
+    assert json.loads(lines.note_json(1.5, "info", "listening", more)) == {
+        "at": 1.5,
+        "level": "info",
+        "message": "listening",
+        "url": "http://127.0.0.1:8080",
+        "names": ["a", "b c"],
+    }
+    assert lines.note_text(1.5, "info", "listening", {"url": "http://127.0.0.1:8080", "names": ["a", "b c"]}) == (
+        b'1970-01-01T00:00:01.500Z  info listening  url=http://127.0.0.1:8080  names="a,b c"\n'
+    )
+
+
+def test_stamp_carries_into_the_next_second() -> None:
+    assert lines.stamp(0.9999) == "1970-01-01T00:00:01.000Z"
