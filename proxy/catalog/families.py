@@ -1,0 +1,36 @@
+"""Families of providers: how a base URL is joined, which dialects are spoken, how a credential is carried.
+
+Lives here: the one table of families. May not live here: single vendors (load), paths of requests (policy/router).
+How it works: a provider names its family; everything that differs between families is a column of this table.
+Sources: WIRE 1, DESIGN 9, and how the vendors' own SDKs build their URLs.
+Doubted: Anthropic and Gemini also offer OpenAI-shaped paths of their own; they are reached by configuring such a path
+as a further provider of the openai family, because the credential is carried differently there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OPENAI_DIALECTS = frozenset({"openai-chat", "openai-completions", "openai-responses", "openai-embeddings"})
+
+
+class Family(NamedTuple):
+    """`whole_path`: requests go to base + the whole path; otherwise to base + what follows /v1."""
+
+    auth: str
+    whole_path: bool
+    dialects: frozenset[str]
+
+
+FAMILIES: dict[str, Family] = {
+    "openai": Family("bearer", False, OPENAI_DIALECTS),
+    "azure": Family("api-key", False, OPENAI_DIALECTS),
+    "anthropic": Family("x-api-key", True, frozenset({"anthropic-messages"})),
+    "gemini": Family("x-goog-api-key", True, frozenset({"gemini"})),
+    # Ollama answers OpenAI's and Anthropic's paths below its own root (an old one with its own 404).
+    "ollama": Family("bearer", True, OPENAI_DIALECTS | {"ollama", "anthropic-messages"}),
+    # Any other server: everything passes, nothing is read.
+    "plain": Family("bearer", True, frozenset()),
+}
+
+AUTHS = ("bearer", "x-api-key", "api-key", "x-goog-api-key", "none")

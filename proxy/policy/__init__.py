@@ -1,0 +1,9 @@
+"""May it, and where to? Keys, admission and routes: synchronous decisions that return what is to be done.
+
+  keys        KeyRing: a presented key -> its name, by digest; who carries a key in a request, and taking it out
+  admission   Admission: head -> Grant or Failure in one step; the guard against web pages; streams per key
+  router      route: method and path -> Route; plan: Route and Call -> Target (provider, path to send, model to write)
+
+May not live here: sockets, clocks, files, reading bodies (dialects do), which providers exist (catalog).
+Refusals are values (`Failure`), never exceptions: whatever bytes a client sends, these functions return.
+"""

@@ -1,0 +1,143 @@
+"""May this request come in?
+
+Lives here: one synchronous step from a head to a `Grant` or a `Failure`; the guard against web pages; streams per key.
+May not live here: where the request goes (router), reading a body, a clock.
+How it works: guard first (it needs no secret), then the key. Refusals tell a client what to do and never what exists.
+The guard is on where no keys are: an open loopback port is open to every page in every browser on the machine
+(DESIGN 8). A page cannot hide its Origin or Sec-Fetch-Site, and one that rebinds its own name to 127.0.0.1 is given
+away by the Host it must send.
+Doubted: `Sec-Fetch-Site: same-site` is refused too: a page on another port of localhost is "same-site".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import NamedTuple
+
+from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.policy.keys import KEY_CARRIERS, AuthMode, KeyRing, fingerprint, presented_values, strip_key
+from proxy.wire.head import Field, RequestHead
+
+
+class Grant(NamedTuple):
+    """A request that may go on."""
+
+    key: str | None  # the key's name; in passthrough mode the credential's fingerprint; None without either
+    carried: list[Field]  # in passthrough mode the client's own credential fields, to be sent on; else empty
+    passthrough: bool = False  # True: send `carried` and never a credential of ours, even where `carried` is empty
+
+
+def _refusal(kind: Kind, detail: str) -> Failure:
+    return Failure(Side.CLIENT, Phase.ADMIT, kind, detail)
+
+
+_HOW = "send it as 'Authorization: Bearer <key>', 'x-api-key', 'api-key' or 'x-goog-api-key'"
+_NO_KEY = _refusal(Kind.UNAUTHORIZED, f"this proxy needs a key: {_HOW}")
+_WRONG_KEY = _refusal(Kind.UNAUTHORIZED, f"the key is not valid here: use one given out for this proxy and {_HOW}")
+_TWO_KEYS = _refusal(Kind.UNAUTHORIZED, f"the request carries several different keys: send exactly one, and {_HOW}")
+
+
+class Admission:
+    """Decides on heads. One for each worker; nothing here waits."""
+
+    __slots__ = ("_ring", "_browser_guard", "_hosts", "_streams_per_key", "_streams")
+
+    def __init__(self, ring: KeyRing, *, browser_guard: bool, hosts: frozenset[str], streams_per_key: int) -> None:
+        """`hosts`: further names this proxy is called by, lower case, without port. `streams_per_key`: 0 = no limit."""
+        self._ring = ring
+        self._browser_guard = browser_guard
+        self._hosts = hosts
+        self._streams_per_key = streams_per_key
+        self._streams: dict[str | None, int] = {}
+
+    def admit(self, head: RequestHead) -> Grant | Failure:
+        """A grant, or why not (401, 403)."""
+        if self._browser_guard:
+            reason = is_browser_page(head, self._hosts)
+            if reason is not None:
+                return _refusal(Kind.FORBIDDEN, reason)
+        mode = self._ring.mode
+        if mode is AuthMode.OFF:
+            return Grant(None, [])
+        values = presented_values(head)
+        if len(values) > 1:
+            return _TWO_KEYS
+        if mode is AuthMode.PASSTHROUGH:
+            return _passed_through(head, values)
+        if not values:
+            return _NO_KEY
+        key = self._ring.find(values[0])
+        return _WRONG_KEY if key is None else Grant(key.name, [])
+
+    def take_stream(self, grant: Grant) -> Failure | None:
+        """Count one more streamed answer of the grant's key, or say why not (429). Without keys all share one count."""
+        if not self._streams_per_key:
+            return None
+        held = self._streams.get(grant.key, 0)
+        if held >= self._streams_per_key:
+            detail = f"this key has {held} streams open, and no more are allowed: finish one first"
+            return _refusal(Kind.TOO_MANY, detail)
+        self._streams[grant.key] = held + 1
+        return None
+
+    def give_stream(self, grant: Grant) -> None:
+        """Undo one `take_stream` that returned None."""
+        held = self._streams.get(grant.key, 0)
+        if held > 1:
+            self._streams[grant.key] = held - 1
+        else:
+            # Removed, not zeroed: in passthrough mode anybody can invent fingerprints, and they must not add up.
+            self._streams.pop(grant.key, None)
+
+
+def _passed_through(head: RequestHead, values: list[bytes]) -> Grant:
+    carried = [field for field in head.fields if field[0] in KEY_CARRIERS and field[2]]
+    if head.query:
+        value = strip_key(head.query)[1]
+        if value is not None and not carried:
+            # Decoded query bytes could hold CR or LF; such a value is no credential and must not become a field.
+            if all(0x21 <= byte <= 0x7E for byte in value):
+                carried.append((b"x-goog-api-key", b"x-goog-api-key", value))
+    name: str | None = None  # stays None where nothing at all was sent
+    if values:
+        name = fingerprint(values[0])
+    elif carried:
+        name = fingerprint(carried[0][2])  # a scheme other than Bearer
+    return Grant(name, carried, True)
+
+
+def is_browser_page(head: RequestHead, hosts: frozenset[str]) -> str | None:
+    """Why `head` looks like the work of a web page, as a sentence for the client; None if it does not."""
+    if head.get(b"origin") is not None:
+        return "requests from web pages are refused while no keys are configured (the request has an Origin field)"
+    site = head.get(b"sec-fetch-site")
+    if site is not None and site not in (b"none", b"same-origin"):
+        return "requests from web pages are refused while no keys are configured (Sec-Fetch-Site says another site)"
+    if not _is_local_name(head.host) and _name_of(head.host) not in hosts:
+        return "the Host of this request is not known here: use localhost or an address, or name it in LLM_PROXY_HOSTS"
+    return None
+
+
+def _name_of(host: bytes) -> str:
+    """A Host value without its port, lower case, without a final dot."""
+    if host.startswith(b"["):
+        name = host.partition(b"]")[0][1:]
+    else:
+        name = host.partition(b":")[0]
+    return name.decode("latin-1").lower().removesuffix(".")
+
+
+@lru_cache(maxsize=256)
+def _is_local_name(host: bytes) -> bool:
+    """Is this Host value `localhost` or an address? Neither can be rebound by a page."""
+    if len(host) > 255:
+        return False
+    name = _name_of(host)
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

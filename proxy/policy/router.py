@@ -1,0 +1,345 @@
+"""Where does a request go?
+
+Lives here: method and path -> `Route`; `Route` and `Call` -> `Target`; which dialect words a refusal.
+May not live here: connections, credentials, bodies. Nothing here raises, whatever the bytes.
+How it works: two steps, because the model stands in the body. `route` needs the head only and says whether the body
+must be held; `plan` names provider, path and, where the client wrote `provider/model`, the model to splice in. Paths are
+compared raw and exactly: the ones we know are keys of a dict, so only others need to be looked at for what might lead
+elsewhere (dot segments, `//`, backslashes, encoded or not).
+A model name is resolved as `provider/model`, then by the owner of the name, then to the default provider (DESIGN 9). On
+paths that only one family has (Gemini's, Ollama's) the owner of a name is not asked: the path says it already.
+Doubted: `anthropic-version` sends every further /v1 path to the Anthropic provider, not only /v1/models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from proxy.catalog.families import FAMILIES
+from proxy.catalog.snapshot import Provider, Snapshot
+from proxy.dialects import DIALECTS
+from proxy.dialects.call import Call, Dialect
+from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.policy.keys import strip_key
+
+HeadGet = Callable[[bytes], bytes | None]
+
+PLAIN = DIALECTS["plain"]
+
+
+class Route(NamedTuple):
+    """What the head alone decides. `provider` is None where the model in the body decides. `path` is not yet joined to
+    a base URL."""
+
+    dialect: Dialect
+    reads_body: bool
+    provider: Provider | None
+    path: bytes
+
+
+class Target(NamedTuple):
+    """Where to send it. `target` is path and query in origin form; `model` replaces the one in the body unless None."""
+
+    provider: Provider
+    target: bytes
+    model: str | None
+
+
+def _refusal(kind: Kind, detail: str) -> Failure:
+    return Failure(Side.CLIENT, Phase.HEAD, kind, detail)
+
+
+# --- known paths ------------------------------------------------------------------------------------------------------
+
+# Below /v1 in the OpenAI family. Every one of these is a POST with the model in a JSON body.
+_OPENAI_PATHS = {
+    b"/chat/completions": "openai-chat",
+    b"/completions": "openai-completions",
+    b"/embeddings": "openai-embeddings",
+    b"/responses": "openai-responses",
+    b"/responses/compact": "openai-responses",
+    b"/responses/input_tokens": "openai-responses",
+}
+_ANTHROPIC_PATHS = {
+    b"/v1/messages": "anthropic-messages",
+    b"/v1/messages/count_tokens": "anthropic-messages",
+}
+_OLLAMA_PATHS = {b"/api/chat": "ollama", b"/api/generate": "ollama"}
+# Further methods on the paths above, which go on unread. OpenAI lists stored chat completions there.
+_ALSO = {b"/v1/chat/completions": (b"GET",)}
+# What Gemini's dialect reads. Other methods after the colon (predict, batch...) pass unread.
+_GEMINI_ACTIONS = frozenset(
+    {b"generateContent", b"streamGenerateContent", b"countTokens", b"embedContent", b"batchEmbedContents"}
+)
+_GEMINI_ROOTS = (b"/v1beta/", b"/v1alpha/", b"/upload/v1beta/", b"/upload/v1alpha/")
+_GEMINI_OPENAI = b"/v1beta/openai"
+
+_POST_PATHS: dict[bytes, str] = {
+    **{b"/v1" + path: dialect for path, dialect in _OPENAI_PATHS.items()},
+    **_ANTHROPIC_PATHS,
+    **_OLLAMA_PATHS,
+}
+# Ready-made answers for the paths that nearly every request has: one dict lookup, no allocation.
+_UNIFIED = {path: Route(DIALECTS[dialect], True, None, path) for path, dialect in _POST_PATHS.items()}
+
+# The family that a dialect is at home in: its provider answers where the default cannot.
+_HOME = {"anthropic-messages": "anthropic", "gemini": "gemini", "ollama": "ollama"}
+_OWNERLESS = frozenset({"gemini", "ollama"})
+
+
+# --- what a target may look like --------------------------------------------------------------------------------------
+
+# RFC 3986 section 3.3: what a path may hold, and only whole escapes.
+_PATH = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+# After decoding once, as the next reader will: a segment of one or two dots (with or without parameters, which some
+# servers cut off first), control bytes, backslashes.
+_STRAY = re.compile(rb"(?:^|/)\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
+# Raw quotes and brackets in a query do no harm and real clients send them.
+_QUERY = re.compile(rb"[!-\"$-~]*")
+
+_BAD_TARGET = _refusal(Kind.BAD_REQUEST, "the request target must be a plain absolute path without dot segments")
+_BAD_QUERY = _refusal(Kind.BAD_REQUEST, "the query holds bytes that must be percent-encoded")
+
+
+def _is_plain_path(path: bytes) -> bool:
+    if _PATH.fullmatch(path) is None or b"//" in path:
+        return False
+    return _STRAY.search(unquote_to_bytes(path) if b"%" in path else path) is None
+
+
+# --- route ------------------------------------------------------------------------------------------------------------
+
+
+def route(method: bytes, path: bytes, query: bytes, snapshot: Snapshot, head_get: HeadGet) -> Route | Failure:
+    """What `method` and `path` (raw, as sent) decide. `head_get` answers the value of a field by lower-case name.
+
+    Failures: BAD_REQUEST for targets that two readers could understand differently, METHOD_NOT_ALLOWED, NOT_FOUND,
+    UNROUTED.
+    """
+    if query and _QUERY.fullmatch(query) is None:
+        return _BAD_QUERY
+    known = _UNIFIED.get(path)
+    if known is not None:
+        if method == b"POST":
+            return known
+        if method not in _ALSO.get(path, ()):
+            return _refusal(Kind.METHOD_NOT_ALLOWED, "this path is called with POST")
+    elif not _is_plain_path(path):
+        return _BAD_TARGET
+    if method == b"TRACE":  # shows a caller the fields we add, credential included
+        return _refusal(Kind.METHOD_NOT_ALLOWED, "TRACE is not relayed")
+    if path.startswith(b"/v1/"):
+        return _v1_route(method, path, snapshot, head_get)
+    if path.startswith(_GEMINI_ROOTS):
+        return _gemini_route(method, path, snapshot)
+    if path.startswith(b"/api/"):
+        return _home_route(path, "ollama", snapshot)
+    return _named_route(method, path, snapshot)
+
+
+def allow(path: bytes) -> bytes:
+    """The value of Allow for a METHOD_NOT_ALLOWED on `path` (RFC 9110 section 15.5.6)."""
+    return b", ".join((b"POST", *_ALSO.get(path, ()))) if path in _UNIFIED else b"GET, HEAD, POST, PUT, PATCH, DELETE"
+
+
+def dialect_of(path: bytes) -> Dialect:
+    """The dialect in which a refusal of `path` is worded. A guess for where no Route exists yet; any bytes will do."""
+    known = _UNIFIED.get(path)
+    if known is not None:
+        return known.dialect
+    if path.startswith(b"/v1/messages"):
+        return DIALECTS["anthropic-messages"]
+    if path.startswith(_GEMINI_ROOTS):
+        return DIALECTS["gemini"]
+    if path.startswith(b"/api/"):
+        return DIALECTS["ollama"]
+    return PLAIN
+
+
+def _v1_route(method: bytes, path: bytes, snapshot: Snapshot, head_get: HeadGet) -> Route | Failure:
+    """/v1/ and what is not known below it: files, images, stored responses, lists of models."""
+    if path.startswith(b"/v1/models/") and method == b"POST" and _gemini_action(path) is not None:
+        return _gemini_route(method, path, snapshot)  # Gemini's stable version of its API
+    if path.startswith(b"/v1/messages/"):
+        return _home_route(path, "anthropic", snapshot)
+    if head_get(b"anthropic-version") is not None:
+        provider = _of_family("anthropic", snapshot)
+        if provider is not None:
+            return Route(PLAIN, False, provider, path)
+    if snapshot.default is None:
+        return _no_default()
+    return Route(PLAIN, False, snapshot.default, path)
+
+
+def _home_route(path: bytes, family: str, snapshot: Snapshot) -> Route | Failure:
+    provider = _of_family(family, snapshot)
+    if provider is None:
+        return _refusal(Kind.UNROUTED, f"no provider of the {family} family is configured, and only one has this path")
+    return Route(PLAIN, False, provider, path)
+
+
+def _named_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Failure:
+    """/{provider}/...: everything that provider has, under its own paths, with any method."""
+    name, slash, rest = path[1:].partition(b"/")
+    provider = snapshot.providers.get(name.decode("latin-1"))
+    if provider is None or not slash:
+        detail = "no such path: set the client's base URL to this proxy's address and /v1, or to /{provider}"
+        return _refusal(Kind.NOT_FOUND, detail)
+    rest = b"/" + rest
+    if method == b"POST":
+        dialect = _dialect_below(provider, rest)
+        if dialect is not None:
+            return Route(DIALECTS[dialect], True, provider, rest)
+    return Route(PLAIN, False, provider, rest)
+
+
+def _dialect_below(provider: Provider, path: bytes) -> str | None:
+    """The dialect of `path` under a provider's own name, None if we do not read it."""
+    family = provider.family
+    if family == "anthropic":
+        return _ANTHROPIC_PATHS.get(path)
+    if family == "gemini":
+        if path.startswith(_GEMINI_OPENAI):
+            return _OPENAI_PATHS.get(path[len(_GEMINI_OPENAI) :])
+        return "gemini" if _gemini_action(path) in _GEMINI_ACTIONS else None
+    if family == "ollama":
+        return _POST_PATHS.get(path)
+    if family in ("openai", "azure"):
+        joined = _join(provider, path)
+        if family == "azure" and joined.startswith(b"/openai/deployments/"):
+            return _OPENAI_PATHS.get(b"/" + joined[len(b"/openai/deployments/") :].partition(b"/")[2])
+        return _OPENAI_PATHS.get(joined[len(provider.base) :])
+    return None
+
+
+# --- Gemini: the model stands in the path -----------------------------------------------------------------------------
+
+
+def _gemini_action(path: bytes) -> bytes | None:
+    """What follows the last colon (raw or encoded) in the last segment of `path`, if there is one."""
+    last = path.rpartition(b"/")[2]
+    if b"%" in last:
+        last = last.replace(b"%3A", b":").replace(b"%3a", b":")
+    _, colon, action = last.rpartition(b":")
+    return action if colon else None
+
+
+def _gemini_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Failure:
+    """Any path of Gemini's. `provider/model` in it names a provider, and is then taken out of the path."""
+    provider, path = _gemini_provider(path, snapshot)
+    if provider is None:
+        return _refusal(Kind.UNROUTED, "no Gemini provider is configured: set GEMINI_API_KEY")
+    if provider.family != "gemini":
+        return _not_spoken(provider, "gemini")
+    if method == b"POST":
+        dialect = _dialect_below(provider, path)
+        if dialect is not None:
+            return Route(DIALECTS[dialect], True, provider, path)
+    return Route(PLAIN, False, provider, path)
+
+
+def _gemini_provider(path: bytes, snapshot: Snapshot) -> tuple[Provider | None, bytes]:
+    before, found, after = path.partition(b"/models/")
+    if found:
+        model = unquote_to_bytes(after.partition(b"/")[0]) if b"%" in after else after
+        name, slash, _ = model.partition(b"/")
+        named = snapshot.providers.get(name.decode("latin-1")) if slash or b"/" in after else None
+        if named is not None:
+            cut = re.compile(rb"/|%2[Ff]").split(after, maxsplit=1)
+            return named, before + b"/models/" + cut[1]
+    default = snapshot.default
+    if default is not None and default.family == "gemini":
+        return default, path
+    return _of_family("gemini", snapshot), path
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(route: Route, call: Call | None, query: bytes, snapshot: Snapshot) -> Target | Failure:
+    """Provider, target and new model name. `call` is None where the body is not read. Failure: UNROUTED."""
+    provider, model = route.provider, None
+    if provider is None:
+        name = call.model if call is not None else None
+        found = _resolve(name, route.dialect.name, snapshot)
+        if isinstance(found, Failure):
+            return found
+        provider, model = found
+    target = _join(provider, route.path)
+    if query:
+        query, _ = strip_key(query)
+        if query:
+            target += b"?" + query
+    return Target(provider, target, model)
+
+
+def _resolve(name: str | None, dialect: str, snapshot: Snapshot) -> tuple[Provider, str | None] | Failure:
+    """The provider of model `name`, and the name it has there if that is another one."""
+    if name is not None:
+        prefix, slash, rest = name.partition("/")
+        if slash and rest:
+            provider = snapshot.providers.get(prefix)
+            if provider is not None:
+                return (provider, rest) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
+        if dialect not in _OWNERLESS:
+            for start, owner in snapshot.owners:
+                if name.startswith(start):
+                    provider = snapshot.providers[owner]
+                    return (provider, None) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
+    return _fall_back(dialect, snapshot)
+
+
+def _fall_back(dialect: str, snapshot: Snapshot) -> tuple[Provider, str | None] | Failure:
+    default = snapshot.default
+    if default is not None and _speaks(default, dialect):
+        return default, None
+    home = _HOME.get(dialect)
+    provider = _of_family(home, snapshot) if home is not None else None
+    if provider is not None:
+        return provider, None
+    return _no_default() if default is None else _not_spoken(default, dialect)
+
+
+def _speaks(provider: Provider, dialect: str) -> bool:
+    return dialect in FAMILIES[provider.family].dialects
+
+
+def _of_family(family: str, snapshot: Snapshot) -> Provider | None:
+    """The vendor's own provider where there is one (it bears the family's name), else the first of the family."""
+    provider = snapshot.providers.get(family)
+    if provider is not None and provider.family == family:
+        return provider
+    return next((provider for provider in snapshot.providers.values() if provider.family == family), None)
+
+
+def _no_default() -> Failure:
+    detail = "no provider for this request: write the model as provider/model, or set LLM_PROXY_DEFAULT_PROVIDER"
+    return _refusal(Kind.UNROUTED, detail)
+
+
+def _not_spoken(provider: Provider, dialect: str) -> Failure:
+    detail = (
+        f"provider {provider.name} (family {provider.family}) does not speak {dialect}: use a path of its own format, "
+        "or name another provider as provider/model"
+    )
+    return _refusal(Kind.UNROUTED, detail)
+
+
+def _join(provider: Provider, path: bytes) -> bytes:
+    """`path` under the provider's base URL, as its vendor's SDK joins them (DESIGN 9).
+
+    In the OpenAI family /v1 stands for the base; a path that begins with the base already is the vendor's own.
+    """
+    base = provider.base
+    if FAMILIES[provider.family].whole_path:
+        return base + path
+    if base and path.startswith(base) and path[len(base) : len(base) + 1] == b"/":
+        return path
+    if path.startswith(b"/v1/"):
+        return base + path[3:]
+    if provider.family == "azure" and path.startswith(b"/openai/"):
+        return path  # deployments lie beside the base /openai/v1, not below it
+    return base + path
