@@ -8,18 +8,12 @@ a Failure into the client's own format (`error_body`, `error_event`). Bytes of b
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure
+from proxy.wire.sse import EventFraming
 
-
-class EventFraming(Enum):
-    """How a dialect cuts a streamed answer into events."""
-
-    SSE = "sse"
-    NDJSON = "ndjson"
-    JSON_ARRAY = "json_array"
+__all__ = ["Call", "Dialect", "EventFraming", "UnreadableBody", "Watch"]
 
 
 class Call(NamedTuple):
@@ -29,6 +23,7 @@ class Call(NamedTuple):
     stream: bool = False
     cap: int | None = None  # most output tokens the client allows
     model_span: tuple[int, int] | None = None  # where the raw JSON value of the model stands in the body, for a splice
+    framing: EventFraming | None = None  # of the answer where the call chooses it (Gemini); None: the dialect's
 
 
 class UnreadableBody(Exception):

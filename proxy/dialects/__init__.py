@@ -1,0 +1,27 @@
+"""What do the bytes mean? Body formats: what a call asks for, how its streamed answer proceeds, how failures look.
+
+  call        Call, UnreadableBody; the protocols Dialect and Watch that relay works with
+  body        the top level of a JSON object with exact spans; splices
+  watch       what the watches of all dialects share
+  failures    the sentence and the names of a Failure that error bodies are made of
+  openai, responses, anthropic, gemini, ollama, plain    one format, or one vendor's formats, each
+
+`DIALECTS` finds a dialect by the name that routes, receipts and settings use. May not live here: sockets, clocks, who
+may call, where a call goes. Bytes of bodies are looked at and never built anew.
+"""
+
+from __future__ import annotations
+
+from proxy.dialects.call import Dialect
+from proxy.dialects.openai import OpenAIChat, OpenAICompletions, OpenAIEmbeddings
+from proxy.dialects.plain import Plain
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        OpenAIChat(),
+        OpenAICompletions(),
+        OpenAIEmbeddings(),
+        Plain(),
+    )
+}

@@ -1,0 +1,51 @@
+"""Anything that no dialect reads: passed, not looked at.
+
+Lives here: `Plain`, and an error body that people and most clients understand.
+May not live here: guesses. How an unknown format ends or fails in mid-stream is not known, so nothing is ever added.
+How it works: an answer ends where its framing ends, and every byte of it is progress.
+Doubted: whether unknown event streams should get an error event; a client that does not know it might act on it.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.dialects.call import Call
+from proxy.dialects.failures import sentence
+from proxy.outcome import Failure
+from proxy.wire.sse import EventFraming
+
+
+class PlainWatch:
+    """Nothing is known about the stream, so its framing alone tells whether it is complete."""
+
+    __slots__ = ("events", "has_error", "is_complete", "is_terminal")
+
+    def __init__(self) -> None:
+        self.is_complete = True
+        self.is_terminal = False
+        self.has_error = False
+        self.events = 0
+
+    def feed(self, block: bytes) -> bool:
+        return True
+
+
+class Plain:
+    """The dialect of everything else."""
+
+    name = "plain"
+    framing = EventFraming.NONE
+
+    def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
+        return Call(model=None)
+
+    def watch(self) -> PlainWatch:
+        return PlainWatch()
+
+    def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
+        error = {"message": sentence(failure), "type": "llm_proxy_error", "code": failure.kind.value}
+        return orjson.dumps({"error": error, "request_id": request_id})
+
+    def error_event(self, failure: Failure, status: int, request_id: str) -> bytes:
+        return b""
