@@ -40,7 +40,8 @@ class Provider:
     host_header: bytes = b""  # what goes into Host: name, and port unless it is the scheme's own
     credential: Secret | None = field(default=None, repr=False)
     auth: str = "bearer"
-    headers: tuple[tuple[bytes, bytes], ...] = ()  # further fields for each request, lower-case names
+    # Further fields for each request, lower-case names. Out of repr: a value may be a credential.
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Lives here: the ring of known keys, reading a key out of a head, taking `key=` out of a query.
 May not live here: what a missing key means (admission), the credentials of providers (catalog).
 How it works: a key is only ever compared as its SHA-256 digest, by dict lookup, so the time taken says nothing about
-the keys that exist. Several carriers may name the same key; two different ones are ambiguous, and nobody should guess which
-of them was meant: `presented_values` returns both and admission refuses.
+the keys that exist. Several carriers may name the same key; two different ones are ambiguous, and nobody should guess
+which of them was meant: `presented_values` returns both and admission refuses.
 Doubted: `key=` counts as a carrier on every path, not only on Gemini's: no other vendor of WIRE 1 has a parameter of
 that name, and a key that slips through in a query ends in somebody's log.
 """
