@@ -1,0 +1,1 @@
+"""The rules of the project that a test can hold: what they check is text and structure, never behaviour."""

@@ -1,0 +1,33 @@
+"""No test is skipped, or expected to fail, without its reason in the list below."""
+
+from __future__ import annotations
+
+import ast
+from tests.rules.sources import dotted, modules, tree
+
+SKIPPING = {"skip", "skipif", "importorskip", "xfail", "skipTest", "SkipTest"}
+
+# (file, function or class in which it happens) -> why the test cannot run everywhere.
+REASONS: dict[tuple[str, str], str] = {}
+
+
+def skips(source: ast.Module) -> set[str]:
+    """The functions and classes of `source` in which a test can be skipped."""
+    found: set[str] = set()
+    for top in source.body:
+        for node in ast.walk(top):
+            words = dotted(node).split(".") if isinstance(node, ast.Attribute) else []
+            if words and words[-1] in SKIPPING and words[0] in ("pytest", "unittest", "mark", "self"):
+                found.add(getattr(top, "name", "the module"))
+    return found
+
+
+def test_every_skip_has_a_written_reason() -> None:
+    found = {(str(path), name) for path in modules("tests") for name in skips(tree(path))}
+    assert found == set(REASONS)
+
+
+def test_the_search_finds_skips() -> None:
+    marked = "@pytest.mark.skipif(x)\ndef test_a(): pass\n"
+    called = "def test_b():\n    pytest.skip('no')\n"
+    assert skips(ast.parse(marked + called + "pytest.importorskip('x')\n")) == {"test_a", "test_b", "the module"}
