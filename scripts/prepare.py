@@ -57,6 +57,14 @@ def last_words(output: str) -> str:
     return (errors or lines or ["no output"])[-1]
 
 
+def reason(output: str) -> str:
+    if NETWORK.search(output):
+        return "no package index can be reached"
+    if "from versions: none" in output:
+        return "no package index has a wheel for this machine"
+    return "it failed"
+
+
 def run_python(python: str | Path, *arguments: str, doing: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
@@ -70,8 +78,7 @@ def run_python(python: str | Path, *arguments: str, doing: str) -> None:
         errors="replace",
     )
     if done.returncode != 0:
-        why = "no package index can be reached" if NETWORK.search(done.stdout) else "it failed"
-        raise Failed(f"{doing}: {why} (last words: {last_words(done.stdout)})")
+        raise Failed(f"{doing}: {reason(done.stdout)} (last words: {last_words(done.stdout)})")
 
 
 def prepare(caller: str, root: Path, lock: str) -> None:

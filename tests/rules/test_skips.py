@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+
 from tests.rules.sources import dotted, modules, tree
 
 SKIPPING = {"skip", "skipif", "importorskip", "xfail", "skipTest", "SkipTest"}
