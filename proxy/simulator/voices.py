@@ -1,0 +1,410 @@
+"""How each dialect sounds: its events, its whole answers, its errors.
+
+Lives here: one class per dialect, all with the same methods (`Voice`); every byte they make is new, made from facts in
+WIRE 2, 3, 4, 6. May not live here: which answer a request gets (speech), faults, input or output.
+How it works: a voice is made per answer from a few facts (model, serial, input tokens); `opening`, `thought`, `delta`,
+`tool` and `closing` make events one by one and count output tokens; `whole` makes the answer that is not streamed.
+A closing is a list of (kind, bytes): FINISH holds finish reasons and usage, DONE the very last event of the dialect.
+Doubted: exact key order of the vendors; readers must not care.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import Any
+
+import orjson
+
+CREATED = 1_764_000_000  # one fixed second, so that answers are the same each time
+MESSAGE = "This is an error that was asked of the simulated provider."
+
+
+class Kind(Enum):
+    OPEN = "open"
+    DELTA = "delta"
+    FINISH = "finish"
+    DONE = "done"
+
+
+Closing = list[tuple[Kind, bytes]]
+
+
+def data(value: Any) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def named(value: dict[str, Any], pad: bytes = b"") -> bytes:
+    """An SSE event that carries its type twice, as Anthropic and Responses do."""
+    return b"event: " + str(value["type"]).encode() + b"\ndata: " + orjson.dumps(value) + pad + b"\n\n"
+
+
+class Voice(ABC):
+    """One answer of one dialect."""
+
+    content_type = "text/event-stream; charset=utf-8"
+    comment = b": simulated\n\n"  # what keeps a connection warm and is no progress
+    id_header = "x-request-id"
+
+    def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
+        self.model = model
+        self.serial = serial
+        self.tokens_in = tokens_in
+        self.with_usage = with_usage
+        self.tokens_out = 0
+        self.reasoning = 0
+        self.started = False
+
+    def opening(self) -> list[bytes]:
+        return []
+
+    def thought(self, text: str) -> list[bytes]:
+        """Events of a piece of reasoning; none where the dialect shows none."""
+        return []
+
+    @abstractmethod
+    def delta(self, text: str) -> bytes: ...
+
+    @abstractmethod
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]: ...
+
+    @abstractmethod
+    def closing(self, tool: bool) -> Closing: ...
+
+    @abstractmethod
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]: ...
+
+    @staticmethod
+    @abstractmethod
+    def error(status: int, request_id: str) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def error_events(self) -> list[bytes]: ...
+
+
+class OpenAIChat(Voice):
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.tokens_in,
+            "completion_tokens": self.tokens_out,
+            "total_tokens": self.tokens_in + self.tokens_out,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": 0},
+        }
+
+    def _shell(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-sim{self.serial:08d}",
+            "object": kind,
+            "created": CREATED,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_simulated",
+            "choices": choices,
+        }
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = self._shell("chat.completion.chunk", [choice])
+        if self.with_usage:
+            chunk["usage"] = None
+        return data(chunk)
+
+    def opening(self) -> list[bytes]:
+        return [self._chunk({"role": "assistant", "content": "", "refusal": None})]
+
+    def thought(self, text: str) -> list[bytes]:
+        self.tokens_out += 1
+        self.reasoning += 1
+        return [self._chunk({"reasoning_content": text})]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        return self._chunk({"content": text})
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        text = orjson.dumps(arguments).decode()
+        half = len(text) // 2
+        call = {"index": 0, "id": f"call_sim{self.serial:08d}", "type": "function"}
+        first = self._chunk({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
+        rest = [{"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in (text[:half], text[half:])]
+        self.tokens_out += 3
+        return [first, *(self._chunk(delta) for delta in rest)]
+
+    def closing(self, tool: bool) -> Closing:
+        end = [(Kind.FINISH, self._chunk({}, "tool_calls" if tool else "stop"))]
+        if self.with_usage:
+            end.append((Kind.FINISH, data({**self._shell("chat.completion.chunk", []), "usage": self._usage()})))
+        return [*end, (Kind.DONE, b"data: [DONE]\n\n")]
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        if tool is not None:
+            function = {"name": tool[0], "arguments": orjson.dumps(tool[1]).decode()}
+            call = {"id": f"call_sim{self.serial:08d}", "type": "function", "function": function}
+            message = {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}
+        reason = "stop" if tool is None else "tool_calls"
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        return {**self._shell("chat.completion", [choice]), "usage": self._usage()}
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        kinds = {400: "invalid_request_error", 401: "invalid_request_error", 404: "invalid_request_error"}
+        codes = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+        kind = "requests" if status == 429 else kinds.get(status, "server_error")
+        return {"error": {"message": MESSAGE, "type": kind, "param": None, "code": codes.get(status)}}
+
+    def error_events(self) -> list[bytes]:
+        return [data(self.error(500, "")), b"data: [DONE]\n\n"]
+
+
+class OpenAICompletions(OpenAIChat):
+    def _shell(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"cmpl-sim{self.serial:08d}",
+            "object": "text_completion",
+            "created": CREATED,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"text": delta.get("content", ""), "index": 0, "logprobs": None, "finish_reason": finish}
+        chunk = self._shell("", [choice])
+        if self.with_usage:
+            chunk["usage"] = None
+        return data(chunk)
+
+    def opening(self) -> list[bytes]:
+        return []
+
+    def thought(self, text: str) -> list[bytes]:
+        return []
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        return [self.delta(name)]
+
+    def closing(self, tool: bool) -> Closing:
+        return super().closing(False)
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": "stop"}
+        return {**self._shell("", [choice]), "usage": self._usage()}
+
+
+class Anthropic(Voice):
+    comment = b'event: ping\ndata: {"type": "ping"}\n\n'
+    id_header = "request-id"
+    _PAD = b"     "  # Anthropic pads its JSON with trailing blanks (WIRE 2)
+
+    def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
+        super().__init__(model, serial, tokens_in)
+        self._block = -1
+        self._kind = ""
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "input_tokens": self.tokens_in,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": self.tokens_out,
+            "service_tier": "standard",
+        }
+
+    def _message(self, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+        return {
+            "id": f"msg_sim{self.serial:08d}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": None,
+            "usage": {**self._usage(), "output_tokens": max(1, self.tokens_out)},
+        }
+
+    def opening(self) -> list[bytes]:
+        return [named({"type": "message_start", "message": self._message([], None)}, self._PAD), self.comment]
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+        if self._kind == kind:
+            return b""
+        stop = self._stop()
+        self._block += 1
+        self._kind = kind
+        return stop + named({"type": "content_block_start", "index": self._block, "content_block": block}, self._PAD)
+
+    def _stop(self) -> bytes:
+        if not self._kind:
+            return b""
+        self._kind = ""
+        return named({"type": "content_block_stop", "index": self._block}, self._PAD)
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return named({"type": "content_block_delta", "index": self._block, "delta": delta})
+
+    def thought(self, text: str) -> list[bytes]:
+        self.tokens_out += 1
+        begin = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        return [begin + self._delta({"type": "thinking_delta", "thinking": text})]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        begin = self._begin("text", {"type": "text", "text": ""})
+        return begin + self._delta({"type": "text_delta", "text": text})
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        text = orjson.dumps(arguments).decode()
+        half = len(text) // 2
+        self.tokens_out += 3
+        block = {"type": "tool_use", "id": f"toolu_sim{self.serial:08d}", "name": name, "input": {}}
+        begin = self._begin("tool_use", block)
+        parts = ("", text[:half], text[half:])
+        deltas = [self._delta({"type": "input_json_delta", "partial_json": part}) for part in parts]
+        return [begin + deltas[0], *deltas[1:]]
+
+    def closing(self, tool: bool) -> Closing:
+        stop = self._stop()
+        delta = {"stop_reason": "tool_use" if tool else "end_turn", "stop_sequence": None}
+        last = named({"type": "message_delta", "delta": delta, "usage": self._usage()}, self._PAD)
+        end: Closing = [(Kind.FINISH, stop)] if stop else []
+        return [*end, (Kind.FINISH, last), (Kind.DONE, named({"type": "message_stop"}, self._PAD))]
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        if tool is None:
+            return self._message([{"type": "text", "text": text}], "end_turn")
+        call = {"type": "tool_use", "id": f"toolu_sim{self.serial:08d}", "name": tool[0], "input": tool[1]}
+        return self._message([call], "tool_use")
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        kinds = {400: "invalid_request_error", 401: "authentication_error", 402: "billing_error"}
+        kinds |= {403: "permission_error", 404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error"}
+        kinds |= {504: "timeout_error", 529: "overloaded_error"}
+        error = {"type": kinds.get(status, "api_error"), "message": MESSAGE}
+        return {"type": "error", "error": error, "request_id": request_id}
+
+    def error_events(self) -> list[bytes]:
+        return [named(self.error(529, f"req_sim{self.serial:08d}"), self._PAD)]
+
+
+class Gemini(Voice):
+    """With alt=sse: events with CRLF. Without: one JSON array, its elements joined by "\\n,\\r\\n" (WIRE 2)."""
+
+    content_type = "text/event-stream"
+    id_header = "x-gemini-simulated-id"
+
+    def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
+        super().__init__(model, serial, tokens_in)
+        self.as_array = False
+
+    def _event(self, value: dict[str, Any]) -> bytes:
+        if not self.as_array:
+            return b"data: " + orjson.dumps(value) + b"\r\n\r\n"
+        head = b"\n,\r\n" if self.started else b"["
+        self.started = True
+        return head + orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+    def _value(self, parts: list[dict[str, Any]], reason: str | None = None) -> dict[str, Any]:
+        candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
+        if reason is not None:
+            candidate["finishReason"] = reason
+        spoken = self.tokens_out - self.reasoning
+        usage = {"promptTokenCount": self.tokens_in, "candidatesTokenCount": spoken}
+        usage["totalTokenCount"] = self.tokens_in + self.tokens_out
+        details = {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": self.tokens_in}]}
+        thoughts = {"thoughtsTokenCount": self.reasoning} if self.reasoning else {}
+        return {
+            "candidates": [candidate],
+            "usageMetadata": {**usage, **details, **thoughts},
+            "modelVersion": self.model,
+            "responseId": f"sim{self.serial:08d}",
+        }
+
+    def thought(self, text: str) -> list[bytes]:
+        self.tokens_out += 1
+        self.reasoning += 1
+        return [self._event(self._value([{"text": text, "thought": True}]))]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        return self._event(self._value([{"text": text}]))
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        self.tokens_out += 3
+        return [self._event(self._value([{"functionCall": {"name": name, "args": arguments}}]))]
+
+    def closing(self, tool: bool) -> Closing:
+        end: Closing = [(Kind.FINISH, self._event(self._value([{"text": ""}], "STOP")))]
+        return [*end, (Kind.DONE, b"\n]")] if self.as_array else end
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        part: dict[str, Any] = {"text": text}
+        if tool is not None:
+            part = {"functionCall": {"name": tool[0], "args": tool[1]}}
+        return self._value([part], "STOP")
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        names = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
+        names |= {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+        return {"error": {"code": status, "message": MESSAGE, "status": names.get(status, "INTERNAL")}}
+
+    def error_events(self) -> list[bytes]:
+        return [self._event(self.error(503, ""))]
+
+
+class Ollama(Voice):
+    content_type = "application/x-ndjson"
+    comment = b"\n"  # NDJSON knows no comment; an empty line carries nothing
+
+    def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
+        super().__init__(model, serial, tokens_in)
+        self.generates = False  # /api/generate instead of /api/chat
+
+    def _value(self, text: str, tools: list[dict[str, Any]], done: bool, **more: Any) -> dict[str, Any]:
+        value: dict[str, Any] = {"model": self.model, "created_at": "2025-11-24T16:00:00.000001Z"}
+        if self.generates:
+            value["response"] = text
+        else:
+            value["message"] = {"role": "assistant", "content": text, **more}
+            if tools:
+                value["message"]["tool_calls"] = tools
+        value["done"] = done
+        if done:
+            value |= {"done_reason": "stop", "total_duration": 174_560_334, "load_duration": 10_173_375}
+            value |= {"prompt_eval_count": self.tokens_in, "prompt_eval_duration": 20_460_000}
+            value |= {"eval_count": self.tokens_out, "eval_duration": 143_926_000}
+        return value
+
+    def _line(self, text: str, tools: list[dict[str, Any]], done: bool, **more: Any) -> bytes:
+        return orjson.dumps(self._value(text, tools, done, **more)) + b"\n"
+
+    def thought(self, text: str) -> list[bytes]:
+        if self.generates:
+            return []
+        self.tokens_out += 1
+        return [self._line("", [], False, thinking=text)]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        return self._line(text, [], False)
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        self.tokens_out += 3
+        return [self._line("", [{"function": {"name": name, "arguments": arguments}}], False)]
+
+    def closing(self, tool: bool) -> Closing:
+        return [(Kind.DONE, self._line("", [], True))]
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        if tool is None:
+            return self._value(text, [], True)
+        return self._value("", [{"function": {"name": tool[0], "arguments": tool[1]}}], True)
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        return {"error": MESSAGE}
+
+    def error_events(self) -> list[bytes]:
+        return [orjson.dumps(self.error(500, "")) + b"\n"]

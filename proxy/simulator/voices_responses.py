@@ -1,0 +1,143 @@
+"""The voice of openai-responses, which needs more events than all others together (WIRE 3).
+
+Lives here: `OpenAIResponses`. May not live here: anything else; see voices.
+How it works: as any Voice; each event carries its place in `sequence_number`, and the object so far stands in the first
+two events and in the last, which alone holds the usage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from proxy.simulator.voices import CREATED, Closing, Kind, OpenAIChat, Voice, named
+
+
+class OpenAIResponses(Voice):
+    def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
+        super().__init__(model, serial, tokens_in)
+        self._sequence = 0
+        self._text: list[str] = []
+        self._kept = 0  # characters in _text; what is beyond the first million is left out of the closing events
+        self._items: list[dict[str, Any]] = []
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._sequence, **fields}
+        self._sequence += 1
+        return named(event)
+
+    def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
+        usage = None
+        if status == "completed":
+            usage = {
+                "input_tokens": self.tokens_in,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens": self.tokens_out,
+                "output_tokens_details": {"reasoning_tokens": self.reasoning},
+                "total_tokens": self.tokens_in + self.tokens_out,
+            }
+        return {
+            "id": f"resp_sim{self.serial:08d}",
+            "object": "response",
+            "created_at": CREATED,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "model": self.model,
+            "output": output,
+            "parallel_tool_calls": True,
+            "temperature": 1.0,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": 1.0,
+            "usage": usage,
+            "metadata": {},
+        }
+
+    def _part(self, text: str) -> dict[str, Any]:
+        return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+
+    def _message(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        item = {"id": f"msg_sim{self.serial:08d}", "type": "message", "status": status}
+        return {**item, "role": "assistant", "content": content}
+
+    def _call(self, name: str, arguments: str, status: str) -> dict[str, Any]:
+        item = {"id": f"fc_sim{self.serial:08d}", "type": "function_call", "status": status}
+        return {**item, "call_id": f"call_sim{self.serial:08d}", "name": name, "arguments": arguments}
+
+    def opening(self) -> list[bytes]:
+        value = self._response("in_progress", [])
+        return [self._event("response.created", response=value), self._event("response.in_progress", response=value)]
+
+    def thought(self, text: str) -> list[bytes]:
+        self.tokens_out += 1
+        self.reasoning += 1
+        where = {"item_id": f"rs_sim{self.serial:08d}", "output_index": 0}
+        begin = b""
+        if not self._items:
+            item = {"id": where["item_id"], "type": "reasoning", "summary": []}
+            self._items.append(item)
+            begin = self._event("response.output_item.added", output_index=0, item=item)
+            part = {"type": "summary_text", "text": ""}
+            begin += self._event("response.reasoning_summary_part.added", **where, summary_index=0, part=part)
+        return [begin + self._event("response.reasoning_summary_text.delta", **where, summary_index=0, delta=text)]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        if self._kept < 1_000_000:
+            self._text.append(text)
+            self._kept += len(text)
+        where = {"item_id": f"msg_sim{self.serial:08d}", "output_index": len(self._items)}
+        begin = b""
+        if not self.started:
+            self.started = True
+            item = self._message("in_progress", [])
+            begin = self._event("response.output_item.added", output_index=where["output_index"], item=item)
+            begin += self._event("response.content_part.added", **where, content_index=0, part=self._part(""))
+        return begin + self._event("response.output_text.delta", **where, content_index=0, delta=text, logprobs=[])
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        self.tokens_out += 3
+        text = orjson.dumps(arguments).decode()
+        half = len(text) // 2
+        index = len(self._items)
+        where = {"item_id": f"fc_sim{self.serial:08d}", "output_index": index}
+        added = self._event("response.output_item.added", output_index=index, item=self._call(name, "", "in_progress"))
+        kind = "response.function_call_arguments"
+        deltas = [self._event(f"{kind}.delta", **where, delta=part) for part in (text[:half], text[half:])]
+        done = self._event(f"{kind}.done", **where, name=name, arguments=text)
+        item = self._call(name, text, "completed")
+        self._items.append(item)
+        done += self._event("response.output_item.done", output_index=index, item=item)
+        return [added + deltas[0], deltas[1] + done]
+
+    def closing(self, tool: bool) -> Closing:
+        end: Closing = []
+        if self.started:
+            text = "".join(self._text)
+            item = self._message("completed", [self._part(text)])
+            where = {"item_id": item["id"], "output_index": len(self._items), "content_index": 0}
+            last = self._event("response.output_text.done", **where, text=text, logprobs=[])
+            last += self._event("response.content_part.done", **where, part=self._part(text))
+            last += self._event("response.output_item.done", output_index=len(self._items), item=item)
+            end.append((Kind.FINISH, last))
+            self._items.append(item)
+        last = self._event("response.completed", response=self._response("completed", self._items))
+        return [*end, (Kind.DONE, last)]
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        item = self._message("completed", [self._part(text)])
+        if tool is not None:
+            item = self._call(tool[0], orjson.dumps(tool[1]).decode(), "completed")
+        return self._response("completed", [item])
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        return OpenAIChat.error(status, request_id)
+
+    def error_events(self) -> list[bytes]:
+        error = {"code": "server_error", "message": self.error(500, "")["error"]["message"]}
+        failed = {**self._response("failed", []), "error": error}
+        return [self._event("error", **error, param=None), self._event("response.failed", response=failed)]
