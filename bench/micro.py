@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from bench import orders
 
@@ -49,47 +50,82 @@ def _timed(work: Callable[[], object], times: int) -> float:
     return time.perf_counter() - began
 
 
-def _wire_pieces() -> Iterator[Piece]:
+def _drained(parser: Any, data: bytes) -> Callable[[], object]:
+    """Feeds `data` and takes the pieces, as the relay does at every read."""
+
+    def work() -> None:
+        parser.feed(data)
+        parser.pieces.clear()
+
+    return work
+
+
+def _request_pieces() -> Iterator[Piece]:
     from proxy.wire.head import HeadLimits
     from proxy.wire.requests import RequestParser
-    from proxy.wire.responses import ResponseParser
 
     request = orders.request(orders.unary(1024), "127.0.0.1:8080", "k" * 32)
+    parser = RequestParser(HeadLimits())
+
+    def work() -> None:
+        parser.feed(request)
+        parser.pieces.clear()
+        parser.next()
+
+    yield Piece("request parser, 1 KB", "request", 1, work)
+
+
+def _response_pieces() -> Iterator[Piece]:
+    from proxy.wire.responses import ResponseParser
+
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1024\r\n\r\n" + b"x" * 1024
+    unary = ResponseParser(64 * 1024)
+
+    def work() -> None:
+        unary.expect(b"POST")
+        unary.feed(answer)
+        unary.pieces.clear()
+
+    yield Piece("response parser, 1 KB unary", "answer", 1, work)
     event = orders.chunked(orders.EVENT)
-    requests = RequestParser(HeadLimits())
-    yield Piece("request parser, 1 KB", "request", 1, lambda: requests.feed(request))
-    responses = ResponseParser(b"POST")
-    responses.feed(_STREAM_HEAD)
-    yield Piece("response parser, one event a read", "event", 1, lambda: responses.feed(event))
-    bulk = event * _BULK
-    many = ResponseParser(b"POST")
-    many.feed(_STREAM_HEAD)
-    yield Piece(f"response parser, {_BULK} events a read", "event", _BULK, lambda: many.feed(bulk))
+    for count in (1, _BULK):
+        parser = ResponseParser(64 * 1024)
+        parser.expect(b"POST")
+        parser.feed(_STREAM_HEAD)
+        yield Piece(f"response parser, {_events(count)}", "event", count, _drained(parser, event * count))
 
 
 def _cutter_pieces() -> Iterator[Piece]:
-    from proxy.wire.sse import EventCutter
+    from proxy.wire.sse import EventCutter, EventFraming
 
-    one, many = EventCutter(), EventCutter()
-    bulk = orders.EVENT * _BULK
-    yield Piece("cutter, one event a read", "event", 1, lambda: one.feed(orders.EVENT))
-    yield Piece(f"cutter, {_BULK} events a read", "event", _BULK, lambda: many.feed(bulk))
+    for count in (1, _BULK):
+        cutter, data = EventCutter(EventFraming.SSE), orders.EVENT * count
+        yield Piece(f"cutter, {_events(count)}", "event", count, partial(cutter.feed, data))
 
 
 def _dialect_pieces() -> Iterator[Piece]:
-    from proxy.dialects.openai_chat import OpenAIChat
+    from proxy.dialects.openai import OpenAIChat
 
     dialect = OpenAIChat()
     body = orders.request(orders.unary(1024), "h", "k" * 32).partition(b"\r\n\r\n")[2]
-    yield Piece("read call, 1 KB", "request", 1, lambda: dialect.read_call(body, b"/v1/chat/completions", b""))
-    one, many = dialect.watch(), dialect.watch()
-    bulk = orders.EVENT * _BULK
-    yield Piece("watch, one event a read", "event", 1, lambda: one.feed(orders.EVENT))
-    yield Piece(f"watch, {_BULK} events a read", "event", _BULK, lambda: many.feed(bulk))
+    yield Piece("read call, 1 KB", "request", 1, partial(dialect.read_call, body, b"/v1/chat/completions", b""))
+    for count in (1, _BULK):
+        watch, data = dialect.watch(), orders.EVENT * count
+        yield Piece(f"watch, {_events(count)}", "event", count, partial(watch.feed, data))
+
+
+def _encode_pieces() -> Iterator[Piece]:
+    from proxy.wire.encode import chunk
+
+    yield Piece("encode a chunk", "event", 1, partial(chunk, orders.EVENT))
+
+
+def _events(count: int) -> str:
+    return "one event a read" if count == 1 else f"{count} events a read"
 
 
 def main() -> int:
-    for room in (_wire_pieces, _cutter_pieces, _dialect_pieces):
+    for room in (_request_pieces, _response_pieces, _cutter_pieces, _dialect_pieces, _encode_pieces):
         try:
             for piece in room():
                 sys.stdout.write(f"{piece.name:40} {best_us(piece):8.3f} us per {piece.unit}\n")
