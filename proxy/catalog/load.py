@@ -98,6 +98,14 @@ VENDORS: dict[str, Vendor] = {
     ),
 }
 
+# Vendors' variables, for help and for hints about typing errors.
+VARIABLES = tuple(
+    variable
+    for vendor in VENDORS.values()
+    for variable in (*(name for name, _ in vendor.keys), vendor.url_variable)
+    if variable is not None
+)
+
 PREFIX = "LLM_PROXY_PROVIDER_"
 DEFAULT = "LLM_PROXY_DEFAULT_PROVIDER"
 _OPTIONS = ("_API_KEY", "_AUTH", "_HEADERS")

@@ -4,8 +4,8 @@ Lives here: method and path -> `Route`; `Route` and `Call` -> `Target`; which di
 May not live here: connections, credentials, bodies. Nothing here raises, whatever the bytes.
 How it works: two steps, because the model stands in the body. `route` needs the head only and says whether the body
 must be held; `plan` names provider, path and, where the client wrote `provider/model`, the model to splice in. Paths
-are compared raw and exactly: the ones we know are keys of a dict, so only others need to be looked at for what might lead
-elsewhere (dot segments, `//`, backslashes, encoded or not).
+are compared raw and exactly: the ones we know are keys of a dict, so only others need to be looked at for what might
+lead elsewhere (dot segments, `//`, backslashes, encoded or not).
 A model name is resolved as `provider/model`, then by the owner of the name, then to the default provider (DESIGN 9). On
 paths that only one family has (Gemini's, Ollama's) the owner of a name is not asked: the path says it already.
 Doubted: `anthropic-version` sends every further /v1 path to the Anthropic provider, not only /v1/models.

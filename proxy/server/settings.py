@@ -1,0 +1,394 @@
+"""Environment -> Settings: what one process does.
+
+Lives here: reading our variables, files they name, and what may not go together. The only reader of the environment.
+May not live here: what each room's options mean (they are composed here, defined there), reloading, sockets.
+How it works: everything is read before anything is refused; `ConfigurationError` carries every error as one sentence
+that names its variable and never its value, since a value may be a secret that stands in the wrong place.
+Doubted: passthrough counts as "without keys": the proxy can reach servers that ask for no credential, and so it is not
+offered to other machines either.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from proxy.catalog import load
+from proxy.catalog.secret import Secret
+from proxy.catalog.snapshot import Snapshot
+from proxy.outcome import Limit
+from proxy.policy.keys import AuthMode, KeyRing
+from proxy.relay.options import DEFAULT_SECONDS, ByteLimits, PoolOptions, RelayOptions, UpstreamTls
+from proxy.server.addresses import Address, parse_addresses
+from proxy.server.table import NOT_YET, NUMBERS, PREFIX, SETTINGS, TIMEOUTS, Number
+from proxy.wire.head import HeadLimits
+
+MAX_FILE = 1024 * 1024  # a file named by a variable; a longer one is not what somebody meant
+LOGS = ("json", "text", "off")
+# 16 random letters and digits are 95 bits; what people invent is shorter.
+LEAST_KEY = 16
+_MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+ReadFile = Callable[[str], str]
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. `errors` are all reasons, `warnings` what was odd besides."""
+
+    def __init__(self, errors: list[str], warnings: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+        self.warnings = warnings
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a worker needs to know."""
+
+    listen: tuple[Address, ...]
+    admin_listen: tuple[Address, ...]  # empty: no admin listener
+    health_listen: tuple[Address, ...]
+    tls_cert: str | None  # towards clients; both or none
+    tls_key: str | None
+    mode: AuthMode
+    keys: dict[str, Secret]
+    hosts: frozenset[str]
+    log: str  # "json" | "text" | "off"
+    relay: RelayOptions
+    snapshot: Snapshot
+    warnings: tuple[str, ...] = ()
+    env_file: str | None = None
+
+    def ring(self) -> KeyRing:
+        """The keys, ready to be looked up."""
+        return KeyRing(self.keys, self.mode)
+
+    @property
+    def browser_guard(self) -> bool:
+        """Are web pages kept out (DESIGN 8)? Yes where no key would."""
+        return self.mode is not AuthMode.KEYS
+
+
+def read_text_file(path: str) -> str:
+    """The text of a file that a variable names. Raises OSError and ValueError."""
+    with Path(path).open("rb") as file:
+        content = file.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise ValueError("larger than 1 MiB")
+    return content.decode()
+
+
+def read_settings(environ: Mapping[str, str] | None = None, read_file: ReadFile = read_text_file) -> Settings:
+    """Settings out of `environ` (the process's own by default). Raises ConfigurationError with all errors at once."""
+    return _Reading(os.environ if environ is None else environ, read_file).result()
+
+
+class _Reading:
+    """One pass over one environment."""
+
+    def __init__(self, environ: Mapping[str, str], read_file: ReadFile) -> None:
+        self._read_file = read_file
+        self._errors: list[str] = []
+        self._warnings: list[str] = []
+        self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
+        self._env_file = self._environ.get("LLM_PROXY_ENV_FILE")
+        if self._env_file is not None:
+            self._environ = self._from_env_file(self._env_file) | self._environ
+        self._secrets = load.secret_names(self._environ) | {"LLM_PROXY_KEYS"}
+        self._put_in_secret_files()
+
+    def result(self) -> Settings:
+        mode, keys = self._auth()
+        loaded = load.load(self._environ, passthrough=mode is AuthMode.PASSTHROUGH)
+        self._errors += loaded.errors
+        self._warnings += loaded.warnings
+        settings = Settings(
+            listen=self._addresses("LLM_PROXY_LISTEN", "127.0.0.1:8080"),
+            admin_listen=self._addresses("LLM_PROXY_ADMIN_LISTEN", "127.0.0.1:8081", may_be_off=True),
+            health_listen=self._addresses("LLM_PROXY_HEALTH_LISTEN", "off", may_be_off=True),
+            tls_cert=self._file("LLM_PROXY_TLS_CERT"),
+            tls_key=self._file("LLM_PROXY_TLS_KEY"),
+            mode=mode,
+            keys=keys,
+            hosts=self._hosts(),
+            log=self._one_of("LLM_PROXY_LOG", LOGS, "json"),
+            relay=self._relay(),
+            snapshot=loaded.snapshot,
+            env_file=self._env_file,
+        )
+        self._errors += _contradictions(settings)
+        self._warn(settings)
+        if self._errors:
+            raise ConfigurationError(self._errors, self._warnings)
+        return replace(settings, warnings=tuple(self._warnings))
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _from_env_file(self, path: str) -> dict[str, str]:
+        text = self._text_of("LLM_PROXY_ENV_FILE", path) or ""
+        found, bad_lines = parse_env_file(text)
+        self._errors += [f"LLM_PROXY_ENV_FILE: line {number} is not NAME=value" for number in bad_lines]
+        if found.pop("LLM_PROXY_ENV_FILE", None) is not None:
+            self._warnings.append("LLM_PROXY_ENV_FILE: the file cannot name another one")
+        return {name: value.strip() for name, value in found.items() if value.strip()}
+
+    def _put_in_secret_files(self) -> None:
+        for name in self._secrets:
+            path = self._environ.get(name + "_FILE")
+            if path is None:
+                continue
+            if name in self._environ:
+                self._errors.append(f"{name}: {name}_FILE is set too; set one of them")
+                continue
+            text = self._text_of(name + "_FILE", path)
+            if text is None:
+                continue
+            if text.strip():
+                self._environ[name] = text.strip()
+            else:
+                self._errors.append(f"{name}_FILE: there is nothing in the file")
+
+    def _text_of(self, variable: str, path: str) -> str | None:
+        try:
+            return self._read_file(path)
+        except OSError as error:
+            self._errors.append(f"{variable}: the file cannot be read ({error.strerror or 'unknown reason'})")
+        except ValueError:
+            self._errors.append(f"{variable}: the file is not a short UTF-8 text")
+        return None
+
+    def _file(self, variable: str) -> str | None:
+        path = self._environ.get(variable)
+        if path is not None:
+            self._text_of(variable, path)
+        return path
+
+    # --- single values ------------------------------------------------------------------------------------------------
+
+    def _addresses(self, variable: str, default: str, *, may_be_off: bool = False) -> tuple[Address, ...]:
+        text = self._environ.get(variable, default)
+        if may_be_off and text.lower() == "off":
+            return ()
+        found = parse_addresses(text)
+        if isinstance(found, str):
+            self._errors.append(f"{variable}: {found}")
+            return ()
+        return tuple(found)
+
+    def _one_of(self, variable: str, known: tuple[str, ...], default: str) -> str:
+        text = self._environ.get(variable, default).lower()
+        if text not in known:
+            self._errors.append(f"{variable}: must be one of {', '.join(known)}")
+            return default
+        return text
+
+    def _hosts(self) -> frozenset[str]:
+        names = [name.strip().lower() for name in self._environ.get("LLM_PROXY_HOSTS", "").split(",")]
+        for name in names:
+            if name and re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", name) is None:
+                self._errors.append("LLM_PROXY_HOSTS: write plain host names, without port, separated by commas")
+        return frozenset(name for name in names if name)
+
+    def _auth(self) -> tuple[AuthMode, dict[str, Secret]]:
+        text = self._environ.get("LLM_PROXY_KEYS", "")
+        keys = self._keys(text) if text else {}
+        asked = self._environ.get("LLM_PROXY_AUTH")
+        if asked is None:
+            return (AuthMode.KEYS if text else AuthMode.OFF), keys
+        try:
+            mode = AuthMode(asked.lower())
+        except ValueError:
+            self._errors.append("LLM_PROXY_AUTH: must be one of keys, passthrough, off")
+            return (AuthMode.KEYS if text else AuthMode.OFF), keys
+        if mode is AuthMode.KEYS and not text:
+            self._errors.append("LLM_PROXY_AUTH: keys needs LLM_PROXY_KEYS=name=key,...")
+        if mode is not AuthMode.KEYS and text:
+            self._errors.append(f"LLM_PROXY_KEYS: would mean nothing with LLM_PROXY_AUTH={mode.value}; unset one")
+        return mode, keys
+
+    def _keys(self, text: str) -> dict[str, Secret]:
+        keys: dict[str, Secret] = {}
+        owners: dict[Secret, str] = {}
+        for piece in re.split(r"[,\n]", text):
+            name, equals, value = (part.strip() for part in piece.partition("="))
+            if not piece.strip():
+                continue
+            if not equals or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name) is None:
+                # Without its "=", a piece may be the key itself: it is not repeated.
+                self._errors.append("LLM_PROXY_KEYS: write name=key, separated by commas")
+            elif name in keys:
+                self._errors.append(f"LLM_PROXY_KEYS: there are two keys called {name}")
+            elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
+                how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {_MAKE_KEY}"
+                self._errors.append(f"LLM_PROXY_KEYS: the key of {name} {how}")
+            elif Secret(value) in owners:
+                self._errors.append(f"LLM_PROXY_KEYS: {owners[Secret(value)]} and {name} have the same key")
+            else:
+                keys[name] = Secret(value)
+                owners[keys[name]] = name
+        return keys
+
+    # --- numbers ------------------------------------------------------------------------------------------------------
+
+    def _relay(self) -> RelayOptions:
+        seconds = dict(DEFAULT_SECONDS)
+        for variable, limit in TIMEOUTS.items():
+            if variable in self._environ:
+                seconds[limit] = self._seconds(variable, 0.0, seconds[limit])
+        given: dict[str, dict[str, int | float]] = {"head": {}, "bytes": {}, "pool": {}}
+        for variable, number in NUMBERS.items():
+            if variable in self._environ:
+                value = self._number(variable, number)
+                if value is not None:
+                    given[number.part][number.field] = value
+        tls = UpstreamTls(
+            self._file("LLM_PROXY_UPSTREAM_CA"),
+            self._file("LLM_PROXY_UPSTREAM_CERT"),
+            self._file("LLM_PROXY_UPSTREAM_KEY"),
+        )
+        return RelayOptions(
+            seconds=seconds,
+            head=replace(HeadLimits(), **given["head"]),  # type: ignore[arg-type]
+            bytes=replace(ByteLimits(), **given["bytes"]),  # type: ignore[arg-type]
+            pool=replace(PoolOptions(), **given["pool"]),  # type: ignore[arg-type]
+            tls=tls,
+            identity=self._one_of("LLM_PROXY_IDENTITY", ("on", "off"), "on") == "on",
+        )
+
+    def _number(self, variable: str, number: Number) -> int | float | None:
+        if number.unit == "seconds":
+            return self._seconds(variable, number.least, number.least)
+        value = parse_size(self._environ[variable], letters=number.unit == "bytes")
+        if value is None or value < number.least:
+            how = "a whole number, or one with k, M or G" if number.unit == "bytes" else "a whole number"
+            self._errors.append(f"{variable}: must be {how}, {number.least:g} or more")
+            return None
+        return value
+
+    def _seconds(self, variable: str, least: float, otherwise: float) -> float:
+        text = self._environ[variable]
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?|\.\d{1,9}", text, re.ASCII) is None or not math.isfinite(float(text)):
+            self._errors.append(f"{variable}: must be a number of seconds, e.g. 2.5")
+            return otherwise
+        return max(least, float(text))
+
+    # --- warnings -----------------------------------------------------------------------------------------------------
+
+    def _warn(self, settings: Settings) -> None:
+        if not settings.snapshot.providers and not self._errors:
+            self._warnings.append("no provider is configured: set e.g. OPENAI_API_KEY, or LLM_PROXY_PROVIDER_<NAME>")
+        if not settings.relay.seconds[Limit.HEAD]:
+            self._warnings.append("LLM_PROXY_TIMEOUT_HEAD: 0 lets a silent client hold a connection for ever")
+        self._warnings += [
+            f"{name}: not built yet in this version; ignored" for name in NOT_YET if name in self._environ
+        ]
+        known = {setting.name for setting in SETTINGS} | self._secrets | set(load.VARIABLES) | NOT_YET
+        known |= {name + "_FILE" for name in self._secrets}
+        for name in sorted(set(self._environ) - known):
+            nearest = _nearest(name, known)
+            if name.startswith(load.PREFIX) or not (name.startswith(("LLM_PROXY", "LLMPROXY")) or nearest):
+                continue
+            hint = f"did you mean {nearest}?" if nearest else "`llm-proxy serve --help` lists the names"
+            self._warnings.append(f"{name}: not a variable of this program; {hint}")
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    """The known name that `name` may have been meant to be. Vendors' variables only where nearly every letter agrees:
+    an environment holds many variables that are nobody's typo."""
+    if name.startswith(("LLM_PROXY", "LLMPROXY")):
+        near = difflib.get_close_matches(name, [other for other in known if other.startswith(PREFIX)], 1, 0.75)
+    elif "API" in name or "URL" in name or "OLLAMA" in name:
+        near = difflib.get_close_matches(name, [other for other in known if not other.startswith(PREFIX)], 1, 0.93)
+    else:
+        return None
+    return near[0] if near else None
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """What each part allows and the whole does not."""
+    errors: list[str] = []
+    if settings.mode is not AuthMode.KEYS and not all(address.is_local for address in settings.listen):
+        errors.append(
+            "LLM_PROXY_LISTEN: other machines could use this proxy without a key: set LLM_PROXY_KEYS=name=key "
+            f"(make one with: {_MAKE_KEY}), or listen on 127.0.0.1"
+        )
+    if not all(address.is_local for address in settings.admin_listen):
+        errors.append("LLM_PROXY_ADMIN_LISTEN: stays on this machine; probes from elsewhere: LLM_PROXY_HEALTH_LISTEN")
+    listeners = [*settings.listen, *settings.admin_listen, *settings.health_listen]
+    fixed = [address for address in listeners if address.port or address.path is not None]
+    errors += [f"two listeners have the address {a}" for i, a in enumerate(fixed) if a in fixed[:i]]
+    for provider in settings.snapshot.providers.values():
+        host, port = provider.origin.host, provider.origin.port
+        if any(address.is_reached_by(host, port) for address in listeners):
+            errors.append(
+                f"provider {provider.name}: its base URL is this proxy itself (port {port}): base URLs of the "
+                "environment are for the way to providers; give the proxy's address to the clients only"
+            )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        errors.append("LLM_PROXY_TLS_CERT and LLM_PROXY_TLS_KEY: both or none")
+    tls, head, sizes = settings.relay.tls, settings.relay.head, settings.relay.bytes
+    if tls.key_file is not None and tls.cert_file is None:
+        errors.append("LLM_PROXY_UPSTREAM_KEY: needs LLM_PROXY_UPSTREAM_CERT")
+    if head.line > head.head:
+        errors.append("LLM_PROXY_MAX_REQUEST_LINE: is larger than LLM_PROXY_MAX_HEAD, of which it is a part")
+    if sizes.body > sizes.bodies:
+        errors.append("LLM_PROXY_MAX_BODY: is larger than LLM_PROXY_MAX_BODIES, so such a body could never be held")
+    return errors
+
+
+def parse_size(text: str, *, letters: bool = True) -> int | None:
+    """A whole number, with k, M or G for powers of 1024 if `letters`. None if it is none."""
+    found = re.fullmatch(r"(\d{1,15})([kKmMgG]?)[bB]?" if letters else r"(\d{1,15})()", text, re.ASCII)
+    if found is None:
+        return None
+    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2].lower()]
+
+
+def parse_env_file(text: str) -> tuple[dict[str, str], list[int]]:
+    """NAME=value by line, and the numbers of lines that are something else. Blank lines, `#` lines, a leading `export`
+    and one pair of quotes around a value are understood; nothing is expanded."""
+    found: dict[str, str] = {}
+    bad_lines: list[int] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip().removeprefix("export ").strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        name, value = name.strip(), value.strip()
+        if not equals or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) is None:
+            bad_lines.append(number)
+            continue
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        found[name] = value
+    return found, bad_lines
+
+
+def check_certificates(settings: Settings) -> list[str]:
+    """What is wrong with the certificate files, by loading them as a worker would."""
+    import ssl  # 20 ms that only the commands which check certificates spend
+
+    # The empty passphrase makes an encrypted key an error: otherwise OpenSSL would ask the terminal for one.
+    errors: list[str] = []
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, "")
+        except (OSError, ValueError):
+            errors.append("LLM_PROXY_TLS_CERT and LLM_PROXY_TLS_KEY: not a certificate chain and its key in PEM")
+    tls, context = settings.relay.tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls.ca_file is not None:
+        try:
+            context.load_verify_locations(tls.ca_file)
+        except (OSError, ValueError):
+            errors.append("LLM_PROXY_UPSTREAM_CA: holds no CA certificates in PEM")
+    if tls.cert_file is not None:
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file, "")
+        except (OSError, ValueError):
+            errors.append("LLM_PROXY_UPSTREAM_CERT: not a certificate and its key in PEM")
+    return errors

@@ -1,0 +1,140 @@
+"""Every variable of ours, once: name, default, unit, meaning.
+
+Lives here: the table that parsing, `llm-proxy --help` and the README share (a test compares them). May not live here:
+reading the environment (settings), vendors' own variables (catalog/load).
+How it works: rows of limits are made from the defaults that their rooms state, so a number stands in one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import NamedTuple
+
+from proxy.outcome import Limit
+from proxy.relay.options import DEFAULT_SECONDS, KIB, MIB, ByteLimits, PoolOptions
+from proxy.wire.head import HeadLimits
+
+PREFIX = "LLM_PROXY_"
+
+
+class Setting(NamedTuple):
+    """One variable. `default` as it would be written; empty if there is none."""
+
+    name: str
+    default: str
+    unit: str
+    what: str
+
+
+class Number(NamedTuple):
+    """A number of an options class: which class (`part` of RelayOptions) and field, its unit, the least that works."""
+
+    part: str  # "head" | "bytes" | "pool"
+    field: str
+    unit: str  # "bytes" | "seconds" | "" for counts
+    least: float
+    what: str
+
+
+NUMBERS: dict[str, Number] = {
+    "LLM_PROXY_MAX_REQUEST_LINE": Number("head", "line", "bytes", 64, "the request line; beyond it 414"),
+    "LLM_PROXY_MAX_HEAD": Number("head", "head", "bytes", 256, "a request's whole head; beyond it 431"),
+    "LLM_PROXY_MAX_FIELDS": Number("head", "fields", "", 1, "header fields of a request; beyond it 431"),
+    "LLM_PROXY_MAX_BODY": Number("bytes", "body", "bytes", 1, "one request body, framing included; beyond it 413"),
+    "LLM_PROXY_MAX_BODIES": Number("bytes", "bodies", "bytes", 1, "all request bodies held at once; beyond it 503"),
+    "LLM_PROXY_MAX_EVENT": Number("bytes", "event", "bytes", 1024, "one streamed event; larger ones pass unread"),
+    "LLM_PROXY_MAX_UPSTREAM_HEAD": Number("bytes", "upstream_head", "bytes", 1024, "the head of a provider's answer"),
+    "LLM_PROXY_MAX_BUFFER": Number("bytes", "buffer", "bytes", 1024, "kept for a slow side before the other waits"),
+    "LLM_PROXY_MAX_CONNECTIONS": Number("bytes", "connections", "", 1, "connections of clients; beyond it 503"),
+    "LLM_PROXY_MAX_STREAMS_PER_KEY": Number(
+        "bytes", "streams_per_key", "", 0, "streams one key may have open; beyond it 429; 0 = any number"
+    ),
+    "LLM_PROXY_MIN_BODY_RATE": Number(
+        "bytes", "min_body_rate", "bytes", 0, "a second that a request body must average after 30 s; 0 = any"
+    ),
+    "LLM_PROXY_POOL_CONNECTIONS": Number("pool", "max_connections", "", 1, "connections open to one provider"),
+    "LLM_PROXY_POOL_IDLE": Number("pool", "max_idle", "", 0, "of these, kept idle for reuse"),
+    "LLM_PROXY_POOL_IDLE_SECONDS": Number("pool", "idle_seconds", "seconds", 0, "an idle connection is kept"),
+    "LLM_PROXY_POOL_AGE_SECONDS": Number("pool", "age_seconds", "seconds", 0, "a connection is used before a new one"),
+    "LLM_PROXY_POOL_QUEUE": Number("pool", "queue", "", 0, "exchanges that may wait for a connection; beyond it 503"),
+}
+
+_LIMITS: dict[Limit, str] = {
+    Limit.IDLE: "a client's connection may be idle between requests",
+    Limit.HEAD: "TLS handshake and request head, all of it",
+    Limit.BODY: "a request body may make no progress",
+    Limit.QUEUE: "wait for a free connection to the provider; 0 = refuse at once",
+    Limit.CONNECT: "name lookup, connection and TLS handshake with the provider",
+    Limit.SEND: "sending the request may make no progress",
+    Limit.FIRST_BYTE: "until a stream's answer begins",
+    Limit.FIRST_BYTE_UNARY: "until any other answer begins",
+    Limit.FIRST_EVENT: "until the first event with content; comments and pings do not count",
+    Limit.STREAM: "between events with content; comments and pings do not count",
+    Limit.TOTAL: "a whole exchange",
+    Limit.CLIENT_STALL: "a client may read nothing of its answer",
+    Limit.SHUTDOWN: "streams may go on after SIGTERM",
+}
+TIMEOUTS: dict[str, Limit] = {f"LLM_PROXY_TIMEOUT_{limit.name}": limit for limit in _LIMITS}
+
+# Names that DESIGN promises and this version does not read yet.
+NOT_YET = frozenset({"LLM_PROXY_DB", "LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"})
+
+
+def defaults_of(part: str) -> HeadLimits | ByteLimits | PoolOptions:
+    """The defaults of one part of RelayOptions."""
+    if part == "head":
+        return HeadLimits()
+    return ByteLimits() if part == "bytes" else PoolOptions()
+
+
+def _number_row(name: str, number: Number) -> Setting:
+    value = getattr(defaults_of(number.part), number.field)
+    text = f"{value:g}" if number.unit == "seconds" else size_text(value) if number.unit == "bytes" else str(value)
+    return Setting(name, text, number.unit, number.what)
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as it is written in a variable: 64k, 32M, 1000."""
+    for unit, letter in ((MIB, "M"), (KIB, "k")):
+        if size and size % unit == 0:
+            return f"{size // unit}{letter}"
+    return str(size)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "LLM_PROXY_LISTEN", "127.0.0.1:8080", "", "where clients connect: host:port, [v6]:port, unix:/path; several"
+    ),
+    Setting(
+        "LLM_PROXY_ADMIN_LISTEN", "127.0.0.1:8081", "", "where the operator connects; on this machine only; or off"
+    ),
+    Setting("LLM_PROXY_HEALTH_LISTEN", "", "", "further addresses for /healthz and /readyz only"),
+    Setting("LLM_PROXY_TLS_CERT", "", "file", "certificate chain (PEM) for TLS with clients"),
+    Setting("LLM_PROXY_TLS_KEY", "", "file", "its private key (PEM)"),
+    Setting("LLM_PROXY_AUTH", "keys, or off without LLM_PROXY_KEYS", "", "keys, passthrough or off"),
+    Setting("LLM_PROXY_KEYS", "", "", "keys given to clients: name=key, comma-separated; 16 characters or more each"),
+    Setting("LLM_PROXY_HOSTS", "", "", "names clients may call this proxy by, beside localhost and addresses"),
+    Setting("LLM_PROXY_DEFAULT_PROVIDER", "openai, or the only one", "", "where unknown model names and paths go"),
+    Setting(
+        "LLM_PROXY_PROVIDER_<NAME>", "", "", "a further provider: <family>+<url>, e.g. openai+http://10.0.0.5:8000/v1"
+    ),
+    Setting("LLM_PROXY_PROVIDER_<NAME>_API_KEY", "", "", "its credential"),
+    Setting("LLM_PROXY_PROVIDER_<NAME>_AUTH", "as its family", "", "bearer, x-api-key, api-key, x-goog-api-key, none"),
+    Setting("LLM_PROXY_PROVIDER_<NAME>_HEADERS", "", "", "further fields for each request: 'Name: value, Name: value'"),
+    Setting("LLM_PROXY_UPSTREAM_CA", "the system's", "file", "CA certificates (PEM) to verify providers with"),
+    Setting("LLM_PROXY_UPSTREAM_CERT", "", "file", "client certificate (PEM) shown to providers"),
+    Setting("LLM_PROXY_UPSTREAM_KEY", "", "file", "its private key (PEM)"),
+    Setting(
+        "LLM_PROXY_IDENTITY", "on", "", "ask providers not to compress streams, so that endings can be read; or off"
+    ),
+    Setting("LLM_PROXY_LOG", "json", "", "one line for each exchange on standard output: json, text or off"),
+    Setting("LLM_PROXY_ENV_FILE", "", "file", "further variables, NAME=value by line; the environment wins"),
+    *(Setting(name, f"{DEFAULT_SECONDS[limit]:g}", "seconds", _LIMITS[limit]) for name, limit in TIMEOUTS.items()),
+    *(_number_row(name, number) for name, number in NUMBERS.items()),
+)
+
+# A limit without a row would be a limit nobody can set.
+assert set(_LIMITS) == set(Limit)
+assert {number.field for number in NUMBERS.values()} == {
+    field.name for part in ("head", "bytes", "pool") for field in fields(defaults_of(part))
+}
