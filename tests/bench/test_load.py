@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,8 @@ from bench import load, machine, orders
 from bench.contestants import CONTESTANTS, Arena, Running
 from bench.load import Ask, Cost, Sample
 from bench.orders import Order
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bench reads its figures from Linux")
 
 
 class Pair:
