@@ -84,6 +84,7 @@ class _Run:
             else [each for each in SCENARIOS.values() if each.by_default]
         )
         self._wanted: list[str] = options.contestants or list(CONTESTANTS)
+        self._needed = set(options.contestants or ["llm-proxy"])
         self._arena = arena
         self._cores = cores
         self._key = make_key()
@@ -111,6 +112,11 @@ class _Run:
                 self._running[name] = running
         for name, reason in self.skipped.items():
             _say(f"{name}: skipped, {reason}")
+
+    @property
+    def is_missing_somebody(self) -> bool:
+        """Whether the sidecar, or a contestant that was asked for by name, was skipped. Others may be absent."""
+        return bool(self._needed & self.skipped.keys())
 
     def measure_all(self) -> Results:
         done = []
@@ -144,7 +150,7 @@ def _write_json(path: Path, run: _Run, results: Results, began: datetime.datetim
 
 
 def main(arguments: list[str]) -> int:
-    """0: done; 1: something was answered wrong; 2: wrong usage, or not on this system."""
+    """0: done; 1: something was answered wrong, or who had to be measured was not there; 2: wrong usage or system."""
     options = _options(arguments)
     if not sys.platform.startswith("linux"):
         _say("bench reads CPU time and memory from Linux; it does not run here.")
@@ -158,7 +164,9 @@ def main(arguments: list[str]) -> int:
         run.start()
         results = run.measure_all()
     sys.stdout.write(table(results) + "\n")
-    sys.stdout.write(f"\n{run.rounds} rounds, interleaved; median (least..most); ratios and latency against the same ")
+    sys.stdout.write(
+        f"\n{run.rounds} round(s), interleaved; median (least..most); ratios and latency against the same "
+    )
     sys.stdout.write(f"round; direct's latency is absolute (=). {time.monotonic() - started:.0f} s.\n")
     if cores.is_shared:
         sys.stdout.write("Only one core: contestants share it with the load; latency means nothing.\n")
@@ -168,7 +176,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"WRONG: {line}\n")
     if options.json:
         _write_json(options.json, run, results, began, arguments)
-    return 1 if results.errors() else 0
+    return 1 if results.errors() or run.is_missing_somebody else 0
 
 
 if __name__ == "__main__":

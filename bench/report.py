@@ -149,8 +149,8 @@ def _short(spread: Spread | None, pattern: str) -> str:
 
 
 def _latency(results: Results, scenario: str, contestant: str, name: str) -> str:
-    """p50 / p99 added to direct; of direct itself the absolute figures, marked by "="."""
-    if contestant == "direct":
+    """p50 / p99 added to direct; of direct itself, and where it was not measured, absolute and marked by "="."""
+    if contestant == "direct" or "direct" not in results.contestants():
         p50, p99 = (results.spread(scenario, contestant, f"{name}_{p}_us") for p in ("p50", "p99"))
         return "-" if p50 is None else f"={p50.median:.0f} / ={p99.median if p99 else 0:.0f}"
     p50, p99 = (results.added(scenario, contestant, f"{name}_{p}_us") for p in ("p50", "p99"))
