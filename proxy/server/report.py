@@ -1,0 +1,128 @@
+"""What a configuration means, for people and for programs.
+
+Lives here: Settings -> a document (`as_document`) and its text (`as_text`), where a model name goes (`routes_of`). May
+not live here: printing, reading configuration. No secret stands in what comes out: only fingerprints do, and of further
+header fields only the names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.catalog.families import FAMILIES
+from proxy.catalog.snapshot import Provider
+from proxy.dialects.call import Call
+from proxy.outcome import Failure
+from proxy.policy.keys import AuthMode
+from proxy.policy.router import plan, route
+from proxy.server.settings import Settings
+from proxy.server.table import NUMBERS, TIMEOUTS, size_text
+
+_AUTH = {
+    AuthMode.KEYS: "clients need one of the keys below",
+    AuthMode.PASSTHROUGH: "clients bring the provider's own credential; web pages are refused",
+    AuthMode.OFF: "anybody on this machine, without a key; web pages are refused",
+}
+# One path for each format that a client may speak.
+_FORMATS = {"openai": b"/v1/chat/completions", "anthropic": b"/v1/messages", "ollama": b"/api/chat"}
+
+
+def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Everything that `settings` decides, as plain values, and where each of `models` would go."""
+    scheme = "https" if settings.tls_cert else "http"
+    default = settings.snapshot.default
+    document: dict[str, Any] = {
+        "listen": [_address(scheme, address) for address in settings.listen],
+        "admin_listen": [_address("http", address) for address in settings.admin_listen],
+        "health_listen": [_address("http", address) for address in settings.health_listen],
+        "auth": settings.mode.value,
+        "keys": {name: f"#{secret.fingerprint}" for name, secret in settings.keys.items()},
+        "hosts": sorted(settings.hosts),
+        "log": settings.log,
+        "providers": [_provider(provider, settings) for provider in settings.snapshot.providers.values()],
+        "default_provider": default.name if default else None,
+        "timeouts": {name: settings.relay.seconds[limit] for name, limit in TIMEOUTS.items()},
+        "limits": {name: getattr(getattr(settings.relay, row.part), row.field) for name, row in NUMBERS.items()},
+        "warnings": list(settings.warnings),
+    }
+    if models:
+        document["routes"] = {model: routes_of(model, settings) for model in models}
+    return document
+
+
+def routes_of(model: str, settings: Settings) -> dict[str, str]:
+    """For each format of a client, the URL a call for `model` goes to, or why it goes nowhere."""
+    found = {}
+    paths = dict(_FORMATS)
+    try:
+        paths["gemini"] = b"/v1beta/models/" + model.encode("ascii") + b":generateContent"
+    except UnicodeEncodeError:
+        pass  # such a name has no place in a path
+    for name, path in paths.items():
+        way = route(b"POST", path, b"", settings.snapshot, lambda _: None)
+        target = way if isinstance(way, Failure) else plan(way, Call(model), b"", settings.snapshot)
+        if isinstance(target, Failure):
+            found[name] = target.detail
+        else:
+            written = f" as {target.model}" if target.model is not None else ""
+            found[name] = (
+                f"{target.provider.name}{written}: {_origin(target.provider)}{target.target.decode('latin-1')}"
+            )
+    return found
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """The document of `as_document` for a terminal."""
+    lines = [f"listen     {', '.join(document['listen'])}"]
+    lines.append(f"admin      {', '.join(document['admin_listen']) or 'off'}")
+    lines.append(f"health     {', '.join(document['health_listen']) or 'off'}")
+    lines.append(f"auth       {document['auth']}: {_AUTH[AuthMode(document['auth'])]}")
+    lines += [f"  key      {name} {fingerprint}" for name, fingerprint in document["keys"].items()]
+    if document["hosts"]:
+        lines.append(f"hosts      {', '.join(document['hosts'])}")
+    lines.append(f"log        {document['log']}")
+    lines.append("providers" if document["providers"] else "providers  none: every request is answered with 404")
+    for provider in document["providers"]:
+        lines.append(f"  {provider['name']:<11}{provider['url']}  ({provider['family']}, {provider['credential']})")
+        more = [f"fields {', '.join(provider['headers'])}"] if provider["headers"] else []
+        more += [f"through proxy {provider['proxy']}"] if provider["proxy"] else []
+        more += [f"models {' '.join(provider['models'])}"] if provider["models"] else []
+        lines += [f"             {line}" for line in more]
+    lines.append(f"default    {document['default_provider'] or 'none: models must be written as provider/model'}")
+    lines.append("timeouts   in seconds, 0 = none")
+    lines += [f"  {name:<36}{seconds:g}" for name, seconds in document["timeouts"].items()]
+    lines.append("limits")
+    for name, value in document["limits"].items():
+        shown = size_text(value) if NUMBERS[name].unit == "bytes" else f"{value:g}"
+        lines.append(f"  {name:<36}{shown}")
+    for model, ways in document.get("routes", {}).items():
+        lines.append(f"model      {model}")
+        lines += [f"  {f'{name} client':<18}{way}" for name, way in ways.items()]
+    return "\n".join(lines)
+
+
+def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
+    credential = "no credential"
+    if settings.mode is AuthMode.PASSTHROUGH:
+        credential = "the client's credential"
+    elif provider.credential is not None and provider.auth != "none":
+        credential = f"{provider.auth} #{provider.credential.fingerprint}"
+    proxy = provider.origin.proxy
+    return {
+        "name": provider.name,
+        "family": provider.family,
+        "url": _origin(provider) + provider.base.decode("latin-1"),
+        "credential": credential,
+        "headers": [name.decode() for name, _ in provider.headers],
+        "proxy": f"{proxy[0]}:{proxy[1]}" if proxy else None,
+        "models": [f"{start}*" for start, owner in settings.snapshot.owners if owner == provider.name],
+        "dialects": sorted(FAMILIES[provider.family].dialects),
+    }
+
+
+def _origin(provider: Provider) -> str:
+    return f"{provider.origin.scheme}://{provider.host_header.decode('latin-1')}"
+
+
+def _address(scheme: str, address: Any) -> str:
+    return str(address) if address.path is not None else f"{scheme}://{address}"
