@@ -4,8 +4,8 @@ Lives here: `FakeTransport`, and `FakeSocket`, what its protocol sees as the soc
 May not live here: time and callbacks (loop), anything of the project.
 How it works: it does what uvloop's TCP transport does, as far as protocols can tell (test_transport.py runs the same
 steps on both). What the protocol writes goes to `sent` at once, or, after `block()` or `fill()`, into a buffer until
-`drain()`. The other side is played by the test: `receive`, `receive_eof`, `lose`. While the protocol does not read, bytes
-and EOF wait, as they wait in a kernel.
+`drain()`. The other side is played by the test: `receive`, `receive_eof`, `lose`. While the protocol does not read,
+bytes and EOF wait, as they wait in a kernel.
 Doubted: a real reset is not seen either while reading is paused and nothing is written; `lose` always arrives.
 """
 
