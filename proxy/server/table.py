@@ -43,9 +43,6 @@ NUMBERS: dict[str, Number] = {
     "LLM_PROXY_MAX_UPLOAD": Number(
         "bytes", "upload", "bytes", 0, "one request body that streams through unread (files); beyond it 413; 0 = any"
     ),
-    "LLM_PROXY_MAX_UPLOAD": Number(
-        "bytes", "upload", "bytes", 0, "one request body that streams through unread; beyond it 413; 0 = any"
-    ),
     "LLM_PROXY_MAX_BODIES": Number("bytes", "bodies", "bytes", 1, "all request bodies held at once; beyond it 503"),
     "LLM_PROXY_MAX_EVENT": Number("bytes", "event", "bytes", 1024, "one streamed event; larger ones pass unread"),
     "LLM_PROXY_MAX_UPSTREAM_HEAD": Number("bytes", "upstream_head", "bytes", 1024, "the head of a provider's answer"),
