@@ -4,7 +4,7 @@
   body        the top level of a JSON object with exact spans; splices
   watch       what the watches of all dialects share
   failures    the sentence and the names of a Failure that error bodies are made of
-  openai, responses, anthropic, gemini, ollama, plain    one format, or one vendor's formats, each
+  openai, responses, anthropic, gemini, ollama, plain   the formats
 
 `DIALECTS` finds a dialect by the name that routes, receipts and settings use. May not live here: sockets, clocks, who
 may call, where a call goes. Bytes of bodies are looked at and never built anew.
@@ -12,16 +12,25 @@ may call, where a call goes. Bytes of bodies are looked at and never built anew.
 
 from __future__ import annotations
 
+from proxy.dialects.anthropic import AnthropicCountTokens, AnthropicMessages
 from proxy.dialects.call import Dialect
+from proxy.dialects.gemini import Gemini
+from proxy.dialects.ollama import Ollama
 from proxy.dialects.openai import OpenAIChat, OpenAICompletions, OpenAIEmbeddings
 from proxy.dialects.plain import Plain
+from proxy.dialects.responses import OpenAIResponses
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         OpenAIChat(),
         OpenAICompletions(),
+        OpenAIResponses(),
         OpenAIEmbeddings(),
+        AnthropicMessages(),
+        AnthropicCountTokens(),
+        Gemini(),
+        Ollama(),
         Plain(),
     )
 }

@@ -1,6 +1,7 @@
 """What the watches of all dialects share.
 
-Lives here: `EventWatch`, the slow and exact way through a block; reading an event's JSON; which values count as empty.
+Lives here: `EventWatch`, the slow and exact way through a block; `NamedWatch` for events with names; reading an event's
+JSON; which values count as empty.
 May not live here: names that only one vendor uses.
 How it works: a dialect's `feed` first looks at the bytes of the usual event and decides without parsing. Whatever does
 not look exactly like that comes here, is split and parsed. The looks are sound because a quote inside a JSON string is
@@ -50,6 +51,23 @@ class EventWatch:
         self.has_error = True
         self.is_complete = True
         return True
+
+
+class NamedWatch(EventWatch):
+    """Watches a stream whose events have names, where the name alone tells that the usual event is progress."""
+
+    __slots__ = ()
+    usual = b"\xff"  # how the usual event begins: its name line and the start of its data line
+
+    def feed(self, block: bytes) -> bool:
+        # An event of 150 bytes: 0.4 us (python -m timeit -s "from tests.dialects.cost import *; w = messages_watch()"
+        # "w.feed(BLOCK_DELTA)"). Line ends are not found in JSON, so counting them counts the lines of events.
+        if block.startswith(self.usual):
+            count = 1 + block.count(b"\n\n" + self.usual)
+            if block.count(b"\n") == 3 * count and block.endswith(b"\n\n"):
+                self.events += count
+                return True
+        return self.feed_slowly(block)
 
 
 def parse(data: bytes) -> Any:
