@@ -102,6 +102,7 @@ class Kind(Enum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     UNROUTED = "unrouted"
+    TOO_MANY = "too_many_requests"
     # Somebody was too slow: side and phase say who and where.
     TIMEOUT = "timeout"
     # The client went away, or does not read.
@@ -154,6 +155,8 @@ def status_of(failure: Failure) -> int:
             return 414
         case Kind.EXPECTATION_FAILED:
             return 417
+        case Kind.TOO_MANY:
+            return 429
         case Kind.HEAD_TOO_LARGE:
             return 431
         case Kind.CLIENT_LEFT | Kind.CLIENT_STALLED:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, KeyRing, fingerprint, presented_values, strip_key
@@ -107,7 +107,16 @@ def _passed_through(head: RequestHead, values: list[bytes]) -> Grant:
     return Grant(name, carried, True)
 
 
-def is_browser_page(head: RequestHead, hosts: frozenset[str]) -> str | None:
+class Fields(Protocol):
+    """Any request whose Host and fields can be asked for: a data path head, or one of the admin listener."""
+
+    @property
+    def host(self) -> bytes: ...
+
+    def get(self, name: bytes) -> bytes | None: ...
+
+
+def is_browser_page(head: Fields, hosts: frozenset[str]) -> str | None:
     """Why `head` looks like the work of a web page, as a sentence for the client; None if it does not."""
     if head.get(b"origin") is not None:
         return "requests from web pages are refused while no keys are configured (the request has an Origin field)"

@@ -38,6 +38,7 @@ class ByteLimits:
     """Sizes in bytes, or counts, beyond which we refuse, pause or drop."""
 
     body: int = 32 * MIB  # of one request; framing counts (Anthropic's own limit is 32 MB)
+    upload: int = 1024 * MIB  # of a request body that streams through unread (OpenAI's files: 512 MB); 0 = none
     bodies: int = 256 * MIB  # of all requests held at once; then 503
     event: int = 1 * MIB  # one event of a stream that is read; a larger one passes unread
     upstream_head: int = 64 * KIB

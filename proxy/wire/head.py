@@ -63,7 +63,7 @@ class RequestHead(NamedTuple):
     version: bytes  # b"1.0" or b"1.1"
     host: bytes
     fields: list[Field]
-    index: dict[bytes, bytes]  # lower-case name -> value of the first such field
+    values: dict[bytes, bytes]  # lower-case name -> value of the first such field
     framing: Framing
     length: int  # of the body where framing is LENGTH, else 0
     keep_alive: bool
@@ -71,7 +71,7 @@ class RequestHead(NamedTuple):
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first field called `name` (lower case)."""
-        return self.index.get(name)
+        return self.values.get(name)
 
 
 class ResponseHead(NamedTuple):
@@ -81,10 +81,17 @@ class ResponseHead(NamedTuple):
     reason: bytes
     version: bytes
     fields: list[Field]
-    index: dict[bytes, bytes]
+    values: dict[bytes, bytes]
     framing: Framing
     length: int
     keep_alive: bool
 
     def get(self, name: bytes) -> bytes | None:
-        return self.index.get(name)
+        return self.values.get(name)
+
+
+def connection_tokens(value: bytes) -> frozenset[bytes]:
+    """The lower-case options of one or more joined Connection fields."""
+    if not value:
+        return frozenset()
+    return frozenset(token.strip(b" \t") for token in value.lower().split(b",")) - {b""}

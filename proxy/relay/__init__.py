@@ -1,0 +1,17 @@
+"""Move it: the only room where request bytes travel.
+
+  relay       Relay: what all connections of one worker share, and the gate that every receipt passes
+  client      ClientConnection: bytes of a client in, answers out, in order
+  exchange    Exchange: one request with its answer, from head to receipt; ends exactly once
+  answer      Answer: an upstream's answer on its way to the client: framing, events, the honest ending
+  upstream    UpstreamConnection: one link to a provider
+  pool        Pool: idle links for reuse, links in the making, exchanges that wait
+  connect     opening a link: names, addresses, proxies, TLS
+  deadlines   Deadlines: one sweeper for all time limits
+  hangup      HangupWatch: sees clients leave whose reading is paused
+  tasks       Tasks: the one place where tasks are made
+  options     seconds, bytes and certificates, with reasons
+
+Data callbacks are plain functions: where nothing has to be waited for, a request goes from the client's socket to the
+upstream's in one call stack. Receipts go to sinks that `server` plugs in; nobody who records is known here.
+"""

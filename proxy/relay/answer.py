@@ -1,0 +1,167 @@
+"""An upstream's answer on its way to the client.
+
+Lives here: `Answer`: the head the client gets, the framing of the body, events and their boundaries, the honest ending.
+May not live here: phases and time limits (exchange), parsing (wire), what an event means (dialects).
+How it works: the pieces of one read go out in one write, as one chunk of ours, or raw under content-length. A streamed
+answer of a dialect that we read is written up to its last event boundary; when it breaks, the rest is dropped, the
+dialect's error event goes out at the boundary, and the terminating chunk never does (DESIGN 6).
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from proxy.dialects.call import Call, Dialect, Watch
+from proxy.outcome import Failure
+from proxy.relay.options import ByteLimits
+from proxy.wire import encode
+from proxy.wire.head import Framing, RequestHead, ResponseHead
+from proxy.wire.sse import EventCutter, EventFraming
+
+if TYPE_CHECKING:
+    from proxy.relay.client import ClientConnection
+
+VIA = b"via: 1.1 llm-proxy\r\n"
+
+
+class Answer:
+    """From the upstream's head on. `closes` says that the client's connection ends with this answer."""
+
+    __slots__ = (
+        "bytes_out",
+        "closes",
+        "cutter",
+        "is_stream",
+        "status",
+        "watch",
+        "_client",
+        "_dialect",
+        "_framing",
+        "_is_chunked",
+        "_limits",
+        "_prefix",
+    )
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        request: RequestHead,
+        head: ResponseHead,
+        call: Call | None,
+        dialect: Dialect,
+        limits: ByteLimits,
+        closes: bool,
+    ) -> None:
+        self._client = client
+        self._dialect = dialect
+        self._limits = limits
+        self.status = head.status
+        self.bytes_out = 0
+        self.cutter: EventCutter | None = None
+        self.watch: Watch | None = None
+        self._framing = call.framing or dialect.framing if call is not None else EventFraming.NONE
+        # A streamed answer may have to carry an error event, so it never goes out under a length.
+        self.is_stream = (
+            call is not None
+            and call.stream
+            and 200 <= head.status < 300
+            and head.framing is not Framing.NONE
+            and (head.get(b"content-encoding") or b"identity") == b"identity"
+        )
+        speaks_chunks = request.version == b"1.1"
+        has_length = head.framing is Framing.LENGTH and not self.is_stream
+        self._is_chunked = speaks_chunks and not has_length and head.framing is not Framing.NONE
+        ends_by_close = not speaks_chunks and not has_length and head.framing is not Framing.NONE
+        self.closes = closes or ends_by_close
+        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes)
+
+    def feed(self, pieces: list[bytes], is_last: bool) -> bool:
+        """Send on what one read brought; `is_last`: the message has ended properly. True if that was progress."""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        progress = True
+        if self.watch is not None or (self.is_stream and self._choose_events(data)):
+            cutter, watch = self.cutter, self.watch
+            assert cutter is not None and watch is not None
+            data = cutter.feed(data)
+            progress = watch.feed(cutter.block) if cutter.block else False
+            if is_last:
+                data += self._flush(cutter, watch)
+                is_last = watch.is_complete
+        out = self._prefix
+        if data:
+            self.bytes_out += len(data)
+            out += b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
+        if is_last and self._is_chunked:
+            out += encode.LAST_CHUNK
+        if out:
+            self._prefix = b""
+            self._client.write(out)
+        return progress
+
+    @property
+    def lacks_end(self) -> bool:
+        """Whether the stream has told neither a finish nor a terminal event so far."""
+        return self.is_stream and (self.watch is None or not self.watch.is_complete)
+
+    def break_off(self, failure: Failure, status: int, request_id: str) -> None:
+        """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
+        event = b""
+        cutter, watch = self.cutter, self.watch
+        if self.is_stream and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
+            event = self._dialect.error_event(failure, status, request_id)
+        if event and self._is_chunked:
+            event = encode.chunk(event)
+        if self._prefix or event:
+            self._client.write(self._prefix + event)
+            self._prefix = b""
+
+    def _choose_events(self, data: bytes) -> bool:
+        """Look at the first bytes: some providers answer a streaming call with one JSON document, under any content
+        type (WIRE 6: Gemini's errors, OpenRouter and Azure with status 200)."""
+        framing = self._framing
+        first = data.lstrip()[:1]
+        if not first:
+            return False
+        is_document = first in (b"{", b"[") if framing is EventFraming.SSE else framing is EventFraming.JSON_ARRAY
+        if (is_document and not (framing is EventFraming.JSON_ARRAY and first == b"[")) or framing is EventFraming.NONE:
+            self.is_stream = False
+            return False
+        self.cutter = EventCutter(framing, self._limits.buffer, self._limits.event)
+        self.watch = self._dialect.watch()
+        return True
+
+    def _flush(self, cutter: EventCutter, watch: Watch) -> bytes:
+        """The rest behind the last boundary, once the message has ended. It goes out only if the stream is complete:
+        otherwise an error event takes its place."""
+        is_open = cutter.is_open
+        rest = cutter.flush()
+        if cutter.block:
+            watch.feed(cutter.block)
+        if watch.is_complete:
+            return rest
+        cutter.is_open = is_open
+        return b""
+
+
+def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool) -> bytes:
+    parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields)]
+    if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
+        parts.append(date_line())
+    parts.append(VIA)
+    if chunked:
+        parts.append(encode.CHUNKED)
+    elif has_length:
+        parts.append(encode.content_length(head.length))
+    elif head.framing is Framing.NONE and b"content-length" in head.values and head.status != 204:
+        parts.append(encode.content_length(head.length))  # what a GET would have brought
+    if closes:
+        parts.append(encode.CLOSE)
+    elif request.version == b"1.0":
+        parts.append(encode.KEEP_ALIVE)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def date_line() -> bytes:
+    return f"date: {formatdate(usegmt=True)}\r\n".encode()

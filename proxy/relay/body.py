@@ -1,0 +1,83 @@
+"""A request body between the two connections.
+
+Lives here: `RequestBody`: pieces that are held, their account, and the way of those that stream through.
+May not live here: reading it (dialects), sockets.
+How it works: a body that decides where it goes is held whole, since its model stands in it; every other one is held
+only until there is a link, and then goes out read by read under the client's own framing. What is held anywhere in
+this worker adds up in `relay.bodies`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.dialects.body import splice
+from proxy.relay.upstream import UpstreamConnection
+from proxy.wire import encode
+from proxy.wire.head import Framing
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
+
+
+class RequestBody:
+    """`is_held`: kept in full until it has been sent. `size` counts what is kept at this moment."""
+
+    __slots__ = ("is_held", "limit", "size", "_pieces", "_relay")
+
+    def __init__(self, relay: Relay, is_held: bool) -> None:
+        limits = relay.options.bytes
+        self.is_held = is_held
+        self.limit = limits.body if is_held else limits.upload  # bytes; 0 = none
+        self.size = 0
+        self._pieces: list[bytes] = []
+        self._relay = relay
+
+    def keep(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        self._pieces += pieces
+        self.size += size
+        self._relay.bodies += size
+
+    @property
+    def has_room(self) -> bool:
+        """Whether all bodies together are still within their bound."""
+        return self._relay.bodies <= self._relay.options.bytes.bodies
+
+    def whole(self) -> bytes:
+        """All of it as one value, kept in place of the pieces."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    def replace(self, span: tuple[int, int], value: bytes) -> None:
+        """Put `value` where `span` stands; every other byte stays (DESIGN 4)."""
+        body = splice(self.whole(), span, value)
+        self.release()
+        self.keep([body])
+
+    def release(self) -> None:
+        self._relay.bodies -= self.size
+        self._pieces = []
+        self.size = 0
+
+    def send_held(self, upstream: UpstreamConnection, head: bytes) -> None:
+        """The head and the whole body, together. It stays here: a stale link may have to be replaced."""
+        upstream.send(head, self._pieces, self.size)
+
+    def send_kept(self, upstream: UpstreamConnection, head: bytes, framing: Framing) -> None:
+        """The head, and what has been waiting for the link."""
+        upstream.transport.write(head)
+        pieces = self._pieces
+        self.release()
+        if pieces:
+            self.forward(upstream, pieces, framing)
+
+    def forward(self, upstream: UpstreamConnection, pieces: list[bytes], framing: Framing) -> None:
+        data = b"".join(pieces)
+        if data and not upstream.is_lost:
+            upstream.transport.write(encode.chunk(data) if framing is Framing.CHUNKED else data)
+
+    def end(self, upstream: UpstreamConnection, framing: Framing) -> None:
+        if framing is Framing.CHUNKED and not upstream.is_lost:
+            upstream.transport.write(encode.LAST_CHUNK)

@@ -1,0 +1,322 @@
+"""One link to a client.
+
+Lives here: `ClientConnection`, an asyncio.Protocol: requests in order, one exchange at a time, answers written, and all
+the ways in which a connection ends.
+May not live here: what a request asks for (exchange), how bytes are parsed (wire).
+How it works: each read goes through the parser, then `_advance` carries on whatever that made possible. While an
+exchange runs the connection keeps reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at
+most a buffer full. Where reading is paused, a HangupWatch sees the end instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from proxy.outcome import Failure, Kind, Limit, Phase, Side
+from proxy.relay.deadlines import NEVER
+from proxy.relay.exchange import Exchange
+from proxy.wire.requests import RequestParser
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
+
+# Without it the kernel takes 4 MB before pause_writing is called, with it 320 KB (DESIGN 4). Linux and macOS differ.
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+LINGER_SECONDS = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
+STALL_STEP = 1.0  # how often a client that does not read is looked at
+
+_OPEN, _LINGERING, _CLOSING, _LOST = range(4)
+
+
+class ClientConnection(asyncio.Protocol):
+    __slots__ = (
+        "address",
+        "began",
+        "deadline",
+        "exchange",
+        "is_full",
+        "is_reading",
+        "parser",
+        "transport",
+        "_advancing",
+        "_closes_when_idle",
+        "_fd",
+        "_full_since",
+        "_full_size",
+        "_relay",
+        "_state",
+    )
+
+    def __init__(self, relay: Relay) -> None:
+        # For the life of the connection
+        self._relay = relay
+        self.parser = RequestParser(relay.options.head)
+        self.transport: asyncio.Transport
+        self.address = ""
+        self._fd = -1
+        self._state = _OPEN
+        self._closes_when_idle = False
+        # For the time being
+        self.deadline = NEVER
+        self.exchange: Exchange | None = None
+        self.began = 0.0  # when the first byte of the request that is being read arrived
+        self.is_full = False
+        self.is_reading = True
+        self._full_since = 0.0
+        self._full_size = 0
+        self._advancing = False
+
+    # -- asyncio calls these ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        relay = self._relay
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=relay.options.bytes.buffer)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            self._fd = sock.fileno()
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, relay.options.bytes.buffer)
+        name = self.transport.get_extra_info("peername")
+        self.address = name[0] if isinstance(name, tuple) else "unix"
+        relay.clients.add(self)
+        relay.deadlines.add(self)
+        self.began = relay.clock()
+        self.deadline = self.began + relay.seconds[Limit.IDLE]
+        if len(relay.clients) > relay.options.bytes.connections:
+            detail = f"more than {relay.options.bytes.connections} connections are open; try again soon"
+            self._refuse(Failure(Side.PROXY, Phase.IDLE, Kind.OVERLOADED, detail))
+
+    def data_received(self, data: bytes) -> None:
+        if self._state != _OPEN:
+            return  # lingering: read so that the other side can read our answer, and thrown away
+        parser = self.parser
+        if self.exchange is None and not parser.has_begun:
+            self.began = self._relay.clock()
+        try:
+            parser.feed(data)
+            self._advance()
+        except Exception as error:
+            self._crashed(error)
+
+    def eof_received(self) -> None:
+        """The client will send no more, which counts as leaving (DESIGN 6). Returning None lets the transport close,
+        after what is still to be written."""
+        self._left()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        relay = self._relay
+        self._state = _LOST
+        relay.hangups.unwatch(self._fd)
+        relay.client_closed(self)
+        self._left()
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+        self._full_since = self._relay.clock()
+        self._full_size = self.transport.get_write_buffer_size()
+        self.deadline = min(self.deadline, self._full_since + STALL_STEP)
+        if self.exchange is not None:
+            self.exchange.client_full()
+
+    def resume_writing(self) -> None:
+        self.is_full = False
+        if self.exchange is not None:
+            self.exchange.client_drained()
+        elif self._state == _OPEN:
+            self._advance()
+
+    # -- the exchange's side ------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        if self.is_reading and self._state == _OPEN:
+            self.is_reading = False
+            self.transport.pause_reading()
+            self._relay.hangups.watch(self._fd, self._hung_up)
+
+    def resume_reading(self) -> None:
+        if not self.is_reading:
+            self.is_reading = True
+            self._relay.hangups.unwatch(self._fd)
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def exchange_ended(self, keeps: bool) -> None:
+        """The exchange has been answered in full. `keeps`: another request may follow on this connection."""
+        relay = self._relay
+        self.exchange = None
+        if self._state != _OPEN:
+            return
+        if not keeps or self._closes_when_idle or not self.parser.is_complete:
+            self.end()
+            return
+        now = relay.clock()
+        self.began = now
+        self.parser.next()
+        self.deadline = now + relay.seconds[Limit.HEAD if self.parser.has_begun else Limit.IDLE]
+        if not self.is_reading:
+            self.resume_reading()
+        if self.parser.has_begun and not self._advancing:
+            self._advance()
+
+    def exchange_cut(self, hard: bool) -> None:
+        """The exchange ended in the middle of its answer. `hard`: an answer that ends by closing (HTTP/1.0) must not
+        seem to end well, so the kernel is told to reset."""
+        self.exchange = None
+        if self._state != _OPEN:
+            return
+        sock = self.transport.get_extra_info("socket")
+        if hard and sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._close()
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """Close so that what was written is read: a close with unread bytes in our buffer would make the kernel send a
+        reset, which destroys it at the other side (0 of 10 senders lost the answer this way, 10 of 10 without)."""
+        if self._state != _OPEN:
+            return
+        if self.parser.is_complete and not self.parser.rest and not self.parser.failure:
+            self._close()
+            return
+        self._state = _LINGERING
+        self.resume_reading()
+        self.deadline = self._relay.clock() + LINGER_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Nothing more is written. For a client that does not read, or that has left."""
+        self.exchange = None
+        self._state = _CLOSING
+        self.transport.abort()
+
+    def close_when_idle(self) -> None:
+        """For shutdown: finish the exchange that runs, take no other."""
+        self._closes_when_idle = True
+        if self.exchange is None and self._state == _OPEN:
+            self._close()
+
+    @property
+    def closes_when_idle(self) -> bool:
+        return self._closes_when_idle
+
+    # -- within -------------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Carry on as far as the bytes reach. A loop, not recursion: 5,000 pipelined requests may end at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._state == _OPEN and self._step():
+                pass
+        finally:
+            self._advancing = False
+        if self._state == _OPEN:
+            self._hold_back()
+
+    def _step(self) -> bool:
+        """One step; False when more bytes, or an answer, must come first."""
+        parser = self.parser
+        exchange = self.exchange
+        if exchange is None:
+            if self.is_full:
+                return False  # a client that does not read its answers gets no more of them
+            if parser.head is None and parser.failure is None:
+                if parser.has_begun:
+                    self.deadline = self.began + self._relay.seconds[Limit.HEAD]
+                return False
+            exchange = self.exchange = Exchange(self, self._relay, parser.head, self.began)
+            if parser.head is None and parser.failure is not None:
+                exchange.fail(parser.failure)
+                return False
+            exchange.begin()
+            return True
+        if exchange.has_body:
+            return False
+        if parser.pieces:
+            pieces = parser.pieces
+            parser.pieces = []
+            exchange.body_received(pieces)
+            if self.exchange is not exchange:
+                return True
+        if parser.failure is not None:
+            exchange.fail(parser.failure)
+            return False
+        if parser.is_complete:
+            exchange.body_ended()
+            return self.exchange is not exchange
+        return False
+
+    def _hold_back(self) -> None:
+        if self.exchange is not None and len(self.parser.rest) > self._relay.options.bytes.buffer:
+            self.pause_reading()
+
+    def _refuse(self, failure: Failure) -> None:
+        self.exchange = Exchange(self, self._relay, None, self.began)
+        self.exchange.fail(failure)
+
+    def _left(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.client_left()
+        elif self._state == _OPEN and self.parser.has_begun and self.parser.head is None:
+            # Half a request: worth a receipt, not an answer.
+            self.exchange = Exchange(self, self._relay, None, self.began)
+            self.exchange.client_left()
+        if self._state != _LOST:
+            self._close()
+
+    def _hung_up(self) -> None:
+        """Seen while reading is paused. Requests that are still in the kernel are not read: nobody waits for them."""
+        if self.exchange is not None:
+            self.exchange.client_left()
+        self.abort()
+
+    def _close(self) -> None:
+        if self._state in (_CLOSING, _LOST):
+            return
+        self._state = _CLOSING
+        self.deadline = self._relay.clock() + self._relay.seconds[Limit.CLIENT_STALL]
+        self.transport.close()
+
+    def _crashed(self, error: Exception) -> None:
+        self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        if self.exchange is not None:
+            self.exchange.fail(Failure(Side.PROXY, self.exchange.phase, Kind.INTERNAL, "this proxy has a fault"))
+        else:
+            self.abort()
+
+    def on_deadline(self, now: float) -> None:
+        if self._state != _OPEN:
+            self.transport.abort()
+        elif self.is_full and self._has_stalled(now):
+            if self.exchange is not None:
+                detail = "the client does not read its answer"
+                self.exchange.fail(Failure(Side.CLIENT, self.exchange.phase, Kind.CLIENT_STALLED, detail))
+            self.abort()
+        elif self.exchange is not None:
+            due = self.exchange.check(now)
+            self.deadline = min(due, now + STALL_STEP) if self.is_full else due
+        elif self.is_full:
+            self.deadline = now + STALL_STEP
+        elif self.parser.has_begun:
+            detail = f"the request head did not arrive within {self._relay.seconds[Limit.HEAD]:g} s"
+            self._refuse(Failure(Side.CLIENT, Phase.HEAD, Kind.TIMEOUT, detail))
+        else:
+            self._close()
+
+    def _has_stalled(self, now: float) -> bool:
+        size = self.transport.get_write_buffer_size()
+        if size < self._full_size:
+            self._full_size = size
+            self._full_since = now
+        return now - self._full_since >= self._relay.seconds[Limit.CLIENT_STALL]

@@ -1,0 +1,174 @@
+"""Links to providers: idle ones for reuse, ones in the making, and exchanges that wait for one.
+
+Lives here: `Pool`. May not live here: how a link is opened (connect), what goes over it (upstream, exchange).
+How it works: per origin a stack of idle links (last in, first out: the rest grow old and go), a count of all, and a
+queue of exchanges. `take` is synchronous and is the straight path. Where there is nothing to take, a task opens a
+link for the exchange that asked; a link that comes free goes to the one that has waited longest. A link belongs to
+one exchange at a time and comes back only after an answer that ended cleanly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from proxy.catalog.snapshot import Origin
+from proxy.outcome import Failure, Kind, Limit, Phase, Side
+from proxy.relay.connect import ConnectFailed
+from proxy.relay.deadlines import NEVER, Deadlines
+from proxy.relay.options import RelayOptions
+from proxy.relay.tasks import Tasks
+from proxy.relay.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from proxy.relay.exchange import Exchange
+
+Connector = Callable[["Pool", Origin], Awaitable[UpstreamConnection]]
+
+
+class _Links:
+    """What belongs to one origin."""
+
+    __slots__ = ("idle", "open", "waiting")
+
+    def __init__(self) -> None:
+        self.idle: list[UpstreamConnection] = []
+        self.open = 0  # idle, in use and in the making
+        self.waiting: deque[Exchange] = deque()
+
+
+class Pool:
+    """`opened` counts links ever opened: a pool that reconnects silently triples the cost per request, so tests and
+    bench look at it."""
+
+    __slots__ = ("clock", "opened", "_connector", "_deadlines", "_links", "_making", "_options", "_queues", "_tasks")
+
+    def __init__(
+        self,
+        options: RelayOptions,
+        deadlines: Deadlines,
+        tasks: Tasks,
+        connector: Connector,
+        clock: Callable[[], float],
+    ) -> None:
+        self.clock = clock
+        self._options = options.pool
+        self._queues = options.seconds[Limit.QUEUE] > 0
+        self._deadlines = deadlines
+        self._tasks = tasks
+        self._connector = connector
+        self._links: dict[Origin, _Links] = {}
+        self._making: set[Exchange] = set()
+        self.opened = 0
+
+    @property
+    def idle(self) -> int:
+        return sum(len(links.idle) for links in self._links.values())
+
+    @property
+    def open(self) -> int:
+        return sum(links.open for links in self._links.values())
+
+    def take(self, origin: Origin) -> UpstreamConnection | None:
+        """An idle link, or None."""
+        links = self._links.get(origin)
+        if links is None:
+            return None
+        while links.idle:
+            connection = links.idle.pop()
+            if not connection.transport.is_closing():
+                connection.deadline = NEVER
+                return connection
+            self._forget(connection, links)
+        return None
+
+    def request(self, origin: Origin, exchange: Exchange) -> Failure | None:
+        """Open a link for `exchange`, or let it wait for one; a Failure if neither may be. Later calls
+        `exchange.connected` or `exchange.connect_failed`, unless `withdraw` comes first."""
+        links = self._links.get(origin)
+        if links is None:
+            links = self._links[origin] = _Links()
+        if links.open < self._options.max_connections:
+            self._make(origin, links, exchange)
+        elif not self._queues or len(links.waiting) >= self._options.queue:
+            detail = f"all {self._options.max_connections} connections to the provider are in use; try again soon"
+            return Failure(Side.PROXY, Phase.QUEUE, Kind.OVERLOADED, detail)
+        else:
+            exchange.queued()
+            links.waiting.append(exchange)
+        return None
+
+    def withdraw(self, origin: Origin, exchange: Exchange) -> None:
+        """`exchange` ended while it waited. A link in the making is not called off: it will serve the next one."""
+        self._making.discard(exchange)
+        links = self._links.get(origin)
+        if links is not None and exchange in links.waiting:
+            links.waiting.remove(exchange)
+
+    def give(self, connection: UpstreamConnection, now: float) -> None:
+        """A link whose answer ended cleanly."""
+        links = self._links[connection.origin]
+        options = self._options
+        connection.exchange = None
+        if connection.transport.is_closing() or now - connection.born >= options.age_seconds:
+            self.drop(connection)
+        elif links.waiting:
+            links.waiting.popleft().connected(connection, True)
+        elif len(links.idle) >= options.max_idle:
+            self.drop(connection)
+        else:
+            connection.deadline = min(now + options.idle_seconds, connection.born + options.age_seconds)
+            links.idle.append(connection)
+
+    def drop(self, connection: UpstreamConnection) -> None:
+        """Close a link for good, wherever it stands. Safe to call twice."""
+        links = self._links.get(connection.origin)
+        connection.close()
+        if links is None or connection.deadline < 0:
+            return
+        if connection in links.idle:
+            links.idle.remove(connection)
+        self._forget(connection, links)
+        self._serve_next(connection.origin, links)
+
+    def _forget(self, connection: UpstreamConnection, links: _Links) -> None:
+        connection.deadline = -1.0  # marks it as counted out
+        self._deadlines.discard(connection)
+        links.open -= 1
+        if not links.open and not links.waiting:
+            self._links.pop(connection.origin, None)
+
+    def _serve_next(self, origin: Origin, links: _Links) -> None:
+        if links.waiting and links.open < self._options.max_connections:
+            self._links[origin] = links
+            self._make(origin, links, links.waiting.popleft())
+
+    def _make(self, origin: Origin, links: _Links, exchange: Exchange) -> None:
+        links.open += 1
+        self._making.add(exchange)
+        self._tasks.start(self._open(origin, links, exchange))
+
+    async def _open(self, origin: Origin, links: _Links, exchange: Exchange) -> None:
+        try:
+            connection = await self._connector(self, origin)
+        except ConnectFailed as error:
+            links.open -= 1
+            if exchange in self._making:
+                self._making.remove(exchange)
+                exchange.connect_failed(error.failure)
+            self._serve_next(origin, links)
+            return
+        self.opened += 1
+        self._deadlines.add(connection)
+        if exchange in self._making:
+            self._making.remove(exchange)
+            exchange.connected(connection, False)
+        else:
+            self.give(connection, self.clock())
+
+    def close(self) -> None:
+        """Close all idle links. Those in use end with their exchanges."""
+        for links in list(self._links.values()):
+            for connection in list(links.idle):
+                self.drop(connection)

@@ -1,0 +1,115 @@
+"""One link to a provider.
+
+Lives here: `UpstreamConnection`, an asyncio.Protocol. May not live here: which link is used (pool), what an answer
+means (answer), how links are opened (connect).
+How it works: bytes go into the parser and from there, in the same call stack, to the exchange that holds the link. An
+idle link that receives anything, be it the end, is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from proxy.catalog.snapshot import Origin
+from proxy.relay.deadlines import NEVER
+from proxy.wire.responses import ResponseParser
+
+if TYPE_CHECKING:
+    from proxy.relay.exchange import Exchange
+    from proxy.relay.pool import Pool
+
+# Above this a body is handed to the kernel in its own pieces instead of being copied behind the head first.
+JOIN_BYTES = 64 * 1024
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """`exchange` is who uses it now, None while it is idle; `uses` counts the exchanges it has served."""
+
+    __slots__ = (
+        "born",
+        "deadline",
+        "exchange",
+        "is_full",
+        "is_lost",
+        "origin",
+        "parser",
+        "pool",
+        "transport",
+        "unsent",
+        "uses",
+    )
+
+    def __init__(self, pool: Pool, origin: Origin, max_head: int, now: float) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.born = now
+        self.deadline = NEVER  # while idle: when it is too old to keep
+        self.exchange: Exchange | None = None
+        self.parser = ResponseParser(max_head)
+        self.uses = 0
+        self.unsent = 0  # bytes in our buffer when the sweeper last looked
+        self.is_full = False
+        self.is_lost = False
+        self.transport: asyncio.Transport
+
+    # -- asyncio calls these ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        # low=0: resume_writing then means that all has been handed to the kernel, which ends the phase SEND.
+        self.transport.set_write_buffer_limits(high=JOIN_BYTES, low=0)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.pool.drop(self)
+            return
+        self.parser.feed(data)
+        exchange.upstream_read(self.parser)
+
+    def eof_received(self) -> None:
+        """The upstream will send no more. Returning None lets the transport close."""
+        self._ended()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended()
+
+    def _ended(self) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        exchange = self.exchange
+        if exchange is None:
+            self.pool.drop(self)
+            return
+        self.parser.eof()
+        exchange.upstream_read(self.parser)
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+        if self.exchange is not None:
+            self.exchange.upstream_full()
+
+    def resume_writing(self) -> None:
+        self.is_full = False
+        if self.exchange is not None:
+            self.exchange.upstream_drained()
+
+    # -- the exchange's and the pool's side ---------------------------------------------------------------------------
+
+    def send(self, head: bytes, pieces: list[bytes], size: int) -> None:
+        """Write a head and the body held so far; `size` is the body's."""
+        if size <= JOIN_BYTES:
+            self.transport.write(head + b"".join(pieces) if pieces else head)
+        else:
+            self.transport.writelines([head, *pieces])
+
+    def close(self) -> None:
+        """Nothing that is still to be written matters: whoever gets here has given up on the exchange, or is idle."""
+        self.is_lost = True
+        self.exchange = None
+        self.transport.abort()
+
+    def on_deadline(self, now: float) -> None:
+        self.pool.drop(self)

@@ -1,0 +1,267 @@
+"""One worker: listeners, relay, log, signals.
+
+Lives here: `Worker` (used by `serve`, `demo` and tests) and `run`, which is the life of the process.
+May not live here: reading the environment (settings), bytes of requests (relay).
+How it works: everything is built from one `Settings`; sockets are bound before anything is announced, so what is
+printed is true. SIGTERM, and SIGINT once: stop accepting, finish what runs within LLM_PROXY_TIMEOUT_SHUTDOWN, tell
+the rest honestly. SIGINT twice: stop at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import stat
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+from proxy.admin.routes import AdminRequest, health_table
+from proxy.admin.session import AdminSessions
+from proxy.outcome import Limit
+from proxy.policy.admission import Admission, is_browser_page
+from proxy.relay.relay import Relay, Sink
+from proxy.server.addresses import Address
+from proxy.server.settings import Settings
+from proxy.telemetry.access_log import AccessLog
+
+BACKLOG = 1024
+
+
+class CannotListen(Exception):
+    """An address cannot be bound. The message says which and what to do."""
+
+
+class Worker:
+    """`listening` and `admin` are the addresses as bound: port 0 has become a number."""
+
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...] = ()) -> None:
+        self.settings = settings
+        self.listening: list[str] = []
+        self.admin: list[str] = []
+        self.relay: Relay
+        self._sinks = sinks
+        self._servers: list[asyncio.Server] = []
+        self._paths: list[str] = []
+        self._sessions: list[AdminSessions] = []
+
+    async def start(self) -> None:
+        """Bind everything and serve. Raises CannotListen."""
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        admission = Admission(
+            settings.ring(),
+            browser_guard=settings.browser_guard,
+            hosts=settings.hosts,
+            streams_per_key=settings.relay.bytes.streams_per_key,
+        )
+        self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks)
+        self.relay.start()
+        try:
+            context = _client_tls(settings)
+            for address in settings.listen:
+                self.listening.append(await self._listen(address, self.relay.client, context))
+            for address in settings.admin_listen:
+                sessions = AdminSessions(loop, health_table(self.readiness), self._admin_guard)
+                self._sessions.append(sessions)
+                self.admin.append(await self._listen(address, sessions, None))
+            for address in settings.health_listen:
+                sessions = AdminSessions(loop, health_table(self.readiness))
+                self._sessions.append(sessions)
+                self.admin.append(await self._listen(address, sessions, None))
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def _listen(self, address: Address, protocol: Callable[[], Any], context: ssl.SSLContext | None) -> str:
+        loop = asyncio.get_running_loop()
+        timeout = self.settings.relay.seconds[Limit.HEAD] or None
+        tls: dict[str, Any] = {"ssl": context, "ssl_handshake_timeout": timeout} if context is not None else {}
+        sock = _bind(address)
+        if address.path is not None:
+            self._paths.append(address.path)
+            server = await loop.create_unix_server(protocol, sock=sock, backlog=BACKLOG, **tls)
+        else:
+            server = await loop.create_server(protocol, sock=sock, backlog=BACKLOG, **tls)
+        self._servers.append(server)
+        if address.path is not None:
+            return str(address)
+        host, port = sock.getsockname()[:2]
+        return str(Address(host, port))
+
+    def _admin_guard(self, request: AdminRequest) -> str | None:
+        return is_browser_page(request, self.settings.hosts)
+
+    def readiness(self) -> list[str]:
+        """Why this worker should get no new requests; empty: it should."""
+        reasons = []
+        if self.relay.is_draining:
+            reasons.append("shutting down")
+        if not self.relay.snapshot.providers:
+            reasons.append("no provider is configured")
+        return reasons
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, drain for at most `grace` seconds, close everything."""
+        relay = self.relay
+        relay.is_draining = True
+        for server in self._servers[: len(self.listening)]:
+            server.close()
+        await relay.drain(grace)
+        for sessions in self._sessions:
+            sessions.close()
+        for server in self._servers:
+            server.close()
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _client_tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
+
+
+def _bind(address: Address) -> socket.socket:
+    if address.path is not None:
+        return _bind_unix(address.path)
+    sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.port))
+    except OSError as error:
+        sock.close()
+        raise CannotListen(f"cannot listen on {address}: {_why(error)}") from error
+    return sock
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Created for its owner only (0600). A socket that nobody listens on any more is removed first, nothing else is."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise CannotListen(f"cannot listen on unix:{path}: there is something that is not a socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except OSError:
+                os.unlink(path)
+            else:
+                raise CannotListen(f"cannot listen on unix:{path}: another process listens there")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        raise CannotListen(f"cannot listen on unix:{path}: {_why(error)}") from error
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop. Returns the exit code: 0 stopped as asked, 1 could not start."""
+    import uvloop
+
+    raise_descriptor_limit()
+    log = AccessLog(sys.stdout.fileno(), cast(Literal["json", "text", "off"], settings.log))
+    log.start()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, log))
+    finally:
+        log.close(2.0)
+
+
+async def _serve(settings: Settings, log: AccessLog) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: _report(log, context))
+    sinks = () if settings.log == "off" else (log.observe,)
+    worker = Worker(settings, sinks)
+    stopping = asyncio.Event()
+    interrupts = 0
+
+    def stop() -> None:
+        stopping.set()
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        stopping.set()
+        if interrupts > 1:
+            log.note("warn", "stopped at once")
+            log.close(1.0)
+            os._exit(130)
+
+    try:
+        await worker.start()
+    except CannotListen as error:
+        log.note("error", str(error))
+        return 1
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(name, stop)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    _announce(worker, log)
+    await stopping.wait()
+    grace = settings.relay.seconds[Limit.SHUTDOWN]
+    busy = sum(client.exchange is not None for client in worker.relay.clients)
+    log.note("info", "shutting down", in_flight=busy, seconds=grace)
+    await worker.stop(grace)
+    log.note("info", "stopped")
+    return 0
+
+
+def _announce(worker: Worker, log: AccessLog) -> None:
+    """Say where we listen and what we will do, in the log's own form."""
+    settings = worker.settings
+    for warning in settings.warnings:
+        log.note("warn", warning)
+    log.note(
+        "info",
+        "ready",
+        listen=worker.listening,
+        admin=worker.admin,
+        auth=settings.mode.value,
+        providers=sorted(settings.snapshot.providers),
+        default=settings.snapshot.default.name if settings.snapshot.default else None,
+    )
+
+
+def _report(log: AccessLog, context: dict[str, Any]) -> None:
+    """What reaches the loop's exception handler is a fault of ours; the text of an exception may hold bytes of a
+    request, so only its type and place are logged."""
+    error = context.get("exception")
+    place = ""
+    trace = getattr(error, "__traceback__", None)
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    log.note("error", str(context.get("message", "fault")), error=type(error).__name__, place=place)
+
+
+def raise_descriptor_limit() -> None:
+    """The soft limit of open files to the hard one: 1,024 would be used up by 500 exchanges."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,42 @@
+"""Heads and chunks -> bytes.
+
+Lives here: what we write on either side. Framing is always ours and always unambiguous (DESIGN 4).
+May not live here: which fields may travel (relay decides), sockets, clocks.
+How it works: the parts of a head that do not depend on the message are built once, at import.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from proxy.wire.head import Field
+
+STATUS_LINES: dict[int, bytes] = {
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n"
+CLOSE = b"connection: close\r\n"
+KEEP_ALIVE = b"connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
+
+
+def status_line(status: int, reason: bytes = b"") -> bytes:
+    """The reason of an upstream is kept; where it is empty, ours stands in."""
+    if reason:
+        return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def field_lines(fields: list[Field]) -> bytes:
+    """Fields as they came, names in their own case."""
+    return b"".join([b"%b: %b\r\n" % (name, value) for _, name, value in fields])
+
+
+def content_length(size: int) -> bytes:
+    return b"content-length: %d\r\n" % size
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of ours around one read of theirs. `data` is not empty: an empty chunk would end the message."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
