@@ -4,7 +4,8 @@ Lives here: `Line`, the one place that writes wrong HTTP. May not live here: wha
 How it works: h11 reads everything and writes what is right. A head that is not honest and raw bytes go to the transport
 under it; from then on h11 no longer knows what was written, and the next request gets a fresh one (`next_cycle`). Every
 write waits for the client to read.
-Doubted: pieces are separate writes with a turn of the loop between them; the kernel may still join them.
+Doubted: a reset over TLS may lose what the transport under TLS still holds (only with a client that reads slowly);
+pieces are separate writes with a turn of the loop between them; the kernel may still join them.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ class Line:
 
     async def _flush(self) -> None:
         """Wait until the kernel has everything."""
-        self.writer.transport.set_write_buffer_limits(0)
+        # asyncio's TLS transport pauses at its high water, not above it: 0 would never be resumed from.
+        high = 0 if self.writer.get_extra_info("ssl_object") is None else 1
+        self.writer.transport.set_write_buffer_limits(high, 0)
         await self.writer.drain()
 
     def _linger_off(self) -> None:

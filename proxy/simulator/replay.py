@@ -33,7 +33,7 @@ _NEVER_REPLAYED = frozenset(  # framing and encoding are ours; the recorded date
         "upgrade",
     )
 )
-_BOUNDARY = re.compile(rb"(?:\r\n|\r|\n)(?:\r\n|\r|\n)")
+_BOUNDARY = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")  # atomic: CR LF is never two line ends
 _LINE = re.compile(rb"\r\n|\r|\n")
 
 

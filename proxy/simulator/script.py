@@ -89,6 +89,7 @@ _LATE = 0.05  # seconds between the end of a message and bytes that come late
 
 def script(answer: Answer, faults: Faults, voice: Voice, *, bodiless: bool) -> Iterator[Step]:
     """Every step of one answer. `bodiless`: HEAD, or a status that has no body."""
+    head, body = _head_and_body(answer, faults, voice, bodiless)  # first, so that what cannot be done is said at once
     if faults.delay:
         yield Wait(faults.delay)
     yield from _interim(faults)
@@ -96,7 +97,6 @@ def script(answer: Answer, faults: Faults, voice: Voice, *, bodiless: bool) -> I
     if instead:
         yield from instead
         return
-    head, body = _head_and_body(answer, faults, voice, bodiless)
     yield head
     ended = False
     for step in () if bodiless else body:

@@ -4,7 +4,7 @@ Lives here: `Ask` (what a request wants, read by code of our own) and `answer` (
 May not live here: how an answer is broken (script) or sent (provider).
 How it works: `read_ask` looks at method, path, query and body; `answer` picks the dialect's voice and lets it speak
 the text the faults ask for; anything unknown is answered with the request itself as JSON. Same in, same out.
-Doubted: input tokens are a quarter of the request's bytes, output tokens are the deltas: plausible, checkable, not true.
+Doubted: input tokens are a quarter of the request's bytes, output tokens the deltas: plausible, checkable, not true.
 """
 
 from __future__ import annotations
