@@ -36,7 +36,9 @@ class MessagesWatch(NamedWatch):
             if not isinstance(event, dict):
                 return is_filled(data)
             kind = kind or str(event.get("type"))
-        if kind in ("ping", "message_start"):
+        if kind == "ping":
+            return self._pass_over()
+        if kind == "message_start":
             return False
         if kind == "error":
             return self._fail()

@@ -19,7 +19,7 @@ from proxy.dialects.watch import NamedWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
 
-_BEGINNINGS = frozenset({"response.created", "response.in_progress", "response.queued", "keepalive", "ping"})
+_BEGINNINGS = frozenset({"response.created", "response.in_progress", "response.queued"})
 _ENDINGS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
@@ -41,6 +41,8 @@ class ResponsesWatch(NamedWatch):
             if is_filled(event.get("error")):
                 return self._fail()
             kind = str(event.get("type"))
+        if kind in ("keepalive", "ping"):
+            return self._pass_over()
         if kind in _BEGINNINGS:
             return False
         if kind == "error":

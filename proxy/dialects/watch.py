@@ -46,6 +46,11 @@ class EventWatch:
         """One event. True if it is progress."""
         raise NotImplementedError
 
+    def _pass_over(self) -> bool:
+        """A ping: it proves a connection, not an answer, so it is no progress and not counted."""
+        self.events -= 1
+        return False
+
     def _fail(self) -> bool:
         """The provider's own error: it is progress and an ending, since the provider has said how it ended."""
         self.has_error = True
