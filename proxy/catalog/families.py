@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 OPENAI_DIALECTS = frozenset({"openai-chat", "openai-completions", "openai-responses", "openai-embeddings"})
 
+ANTHROPIC_DIALECTS = frozenset({"anthropic-messages", "anthropic-count-tokens"})
+
 
 class Family(NamedTuple):
     """`whole_path`: requests go to base + the whole path; otherwise to base + what follows /v1."""
@@ -25,10 +27,10 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
     "openai": Family("bearer", False, OPENAI_DIALECTS),
     "azure": Family("api-key", False, OPENAI_DIALECTS),
-    "anthropic": Family("x-api-key", True, frozenset({"anthropic-messages"})),
+    "anthropic": Family("x-api-key", True, ANTHROPIC_DIALECTS),
     "gemini": Family("x-goog-api-key", True, frozenset({"gemini"})),
     # Ollama answers OpenAI's and Anthropic's paths below its own root (an old one with its own 404).
-    "ollama": Family("bearer", True, OPENAI_DIALECTS | {"ollama", "anthropic-messages"}),
+    "ollama": Family("bearer", True, OPENAI_DIALECTS | ANTHROPIC_DIALECTS | {"ollama"}),
     # Any other server: everything passes, nothing is read.
     "plain": Family("bearer", True, frozenset()),
 }

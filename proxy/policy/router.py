@@ -65,7 +65,7 @@ _OPENAI_PATHS = {
 }
 _ANTHROPIC_PATHS = {
     b"/v1/messages": "anthropic-messages",
-    b"/v1/messages/count_tokens": "anthropic-messages",
+    b"/v1/messages/count_tokens": "anthropic-count-tokens",
 }
 _OLLAMA_PATHS = {b"/api/chat": "ollama", b"/api/generate": "ollama"}
 # Further methods on the paths above, which go on unread. OpenAI lists stored chat completions there.
@@ -86,7 +86,12 @@ _POST_PATHS: dict[bytes, str] = {
 _UNIFIED = {path: Route(DIALECTS[dialect], True, None, path) for path, dialect in _POST_PATHS.items()}
 
 # The family that a dialect is at home in: its provider answers where the default cannot.
-_HOME = {"anthropic-messages": "anthropic", "gemini": "gemini", "ollama": "ollama"}
+_HOME = {
+    "anthropic-messages": "anthropic",
+    "anthropic-count-tokens": "anthropic",
+    "gemini": "gemini",
+    "ollama": "ollama",
+}
 _OWNERLESS = frozenset({"gemini", "ollama"})
 
 
@@ -285,10 +290,10 @@ def _resolve(name: str | None, dialect: str, snapshot: Snapshot) -> tuple[Provid
             if provider is not None:
                 return (provider, rest) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
         if dialect not in _OWNERLESS:
-            for start, owner in snapshot.owners:
-                if name.startswith(start):
-                    provider = snapshot.providers[owner]
-                    return (provider, None) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
+            owner = snapshot.owner_of(name)
+            if owner is not None:
+                provider = snapshot.providers[owner]
+                return (provider, None) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
     return _fall_back(dialect, snapshot)
 
 
@@ -336,7 +341,7 @@ def _join(provider: Provider, path: bytes) -> bytes:
     base = provider.base
     if FAMILIES[provider.family].whole_path:
         return base + path
-    if base and path.startswith(base) and path[len(base) : len(base) + 1] == b"/":
+    if base and path.startswith(base) and path[len(base) : len(base) + 1] in (b"/", b""):
         return path
     if path.startswith(b"/v1/"):
         return base + path[3:]

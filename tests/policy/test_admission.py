@@ -1,0 +1,160 @@
+"""Admission: keys, passthrough, the guard against web pages, streams per key."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.catalog.secret import Secret
+from proxy.outcome import Failure, Kind, status_of
+from proxy.policy.admission import Admission, Grant, is_browser_page
+from proxy.policy.keys import AuthMode, KeyRing, fingerprint
+from proxy.wire.head import RequestHead
+from tests.policy.heads import head
+
+KEY = "sk-proxy-0123456789abcdef"
+
+
+def admission(mode: AuthMode, *, guard: bool = False, streams: int = 0) -> Admission:
+    ring = KeyRing({"alice": Secret(KEY)} if mode is AuthMode.KEYS else {}, mode)
+    return Admission(ring, browser_guard=guard, hosts=frozenset({"proxy.internal"}), streams_per_key=streams)
+
+
+def granted(answer: Grant | Failure) -> Grant:
+    assert isinstance(answer, Grant), answer
+    return answer
+
+
+def refused(answer: Grant | Failure) -> Failure:
+    assert isinstance(answer, Failure), answer
+    return answer
+
+
+def test_a_key_is_granted_under_its_name_and_carries_nothing_on() -> None:
+    grant = granted(admission(AuthMode.KEYS).admit(head(("authorization", "Bearer " + KEY))))
+    assert grant == ("alice", [], False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        head(),
+        head(("x-api-key", "sk-proxy-0123456789abcdeX")),
+        head(("authorization", "Basic " + KEY)),
+        head(("x-api-key", KEY), ("authorization", "Bearer other")),
+    ],
+)
+def test_without_the_key_a_request_is_refused_and_told_what_to_do(wrong: RequestHead) -> None:
+    failure = refused(admission(AuthMode.KEYS).admit(wrong))
+    assert failure.kind is Kind.UNAUTHORIZED
+    assert status_of(failure) == 401
+    assert "Authorization: Bearer" in failure.detail
+    assert "alice" not in failure.detail
+    assert KEY[:8] not in failure.detail
+
+
+def test_off_grants_everybody_and_carries_nothing_on() -> None:
+    assert granted(admission(AuthMode.OFF).admit(head(("authorization", "Bearer x")))) == (None, [], False)
+
+
+def test_passthrough_carries_the_clients_own_fields_as_sent() -> None:
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("Authorization", "Bearer x"), ("accept", "*/*"))))
+    assert grant == (fingerprint(b"x"), [(b"authorization", b"Authorization", b"Bearer x")], True)
+
+
+def test_passthrough_moves_the_key_of_a_query_into_a_field() -> None:
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"alt=sse&key=abc")))
+    assert grant == (fingerprint(b"abc"), [(b"x-goog-api-key", b"x-goog-api-key", b"abc")], True)
+
+
+def test_passthrough_makes_no_field_of_a_key_that_could_end_one() -> None:
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"key=a%0d%0ax-evil:1")))
+    assert grant.carried == []
+
+
+def test_passthrough_without_a_credential_is_marked_so_that_ours_is_not_lent() -> None:
+    assert granted(admission(AuthMode.PASSTHROUGH).admit(head())) == (None, [], True)
+
+
+def test_passthrough_carries_other_schemes_too() -> None:
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("authorization", "Basic YTpi"))))
+    assert grant == (fingerprint(b"Basic YTpi"), [(b"authorization", b"authorization", b"Basic YTpi")], True)
+
+
+def test_passthrough_refuses_two_different_credentials() -> None:
+    twice = head(("x-api-key", "a"), ("authorization", "Bearer b"))
+    assert refused(admission(AuthMode.PASSTHROUGH).admit(twice)).kind is Kind.UNAUTHORIZED
+
+
+PAGES = [
+    head(("Origin", "https://evil.example")),
+    head(("Origin", "null")),
+    head(("Origin", "http://localhost:3000")),
+    head(("Sec-Fetch-Site", "cross-site")),
+    head(("Sec-Fetch-Site", "same-site")),
+    head(("Sec-Fetch-Site", "?")),
+    head(host="evil.example"),
+    head(host="evil.example:8080"),
+    head(host="localhost.evil.example"),
+    head(host="127.0.0.1.evil.example"),
+    head(host="proxy.internal.evil.example:80"),
+    head(host=""),
+    head(host="a" * 300),
+]
+OWN_NAMES = (
+    "localhost LocalHost:8080 localhost. 127.0.0.1:8080 10.1.2.3 [::1]:8080 [::1] proxy.internal Proxy.Internal.:80"
+)
+LOCAL = [head(host=host) for host in OWN_NAMES.split()]
+LOCAL += [head(("Sec-Fetch-Site", site)) for site in ("none", "same-origin")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_web_pages_are_kept_out_where_no_key_does_it(page: RequestHead) -> None:
+    assert status_of(refused(admission(AuthMode.OFF, guard=True).admit(page))) == 403
+    assert isinstance(admission(AuthMode.OFF, guard=False).admit(page), Grant)
+
+
+@pytest.mark.parametrize("local", LOCAL)
+def test_programs_are_let_in(local: RequestHead) -> None:
+    assert is_browser_page(local, frozenset({"proxy.internal"})) is None
+
+
+def test_the_guard_says_what_to_set_and_repeats_nothing() -> None:
+    reason = is_browser_page(head(host="evil.example"), frozenset())
+    assert reason is not None
+    assert "LLM_PROXY_HOSTS" in reason
+    assert "evil" not in reason
+
+
+@given(st.binary(max_size=40))
+def test_no_host_raises(host: bytes) -> None:
+    is_browser_page(head()._replace(host=host), frozenset())
+
+
+def test_streams_of_a_key_are_counted_and_given_back() -> None:
+    guard = admission(AuthMode.KEYS, streams=2)
+    grant, other = Grant("alice", []), Grant("bob", [])
+    assert guard.take_stream(grant) is None
+    assert guard.take_stream(grant) is None
+    failure = guard.take_stream(grant)
+    assert failure is not None
+    assert status_of(failure) == 429
+    assert guard.take_stream(other) is None
+    guard.give_stream(grant)
+    assert guard.take_stream(grant) is None
+
+
+def test_no_limit_counts_nothing() -> None:
+    guard = admission(AuthMode.KEYS)
+    assert all(guard.take_stream(Grant("alice", [])) is None for _ in range(1_000))
+    guard.give_stream(Grant("alice", []))
+
+
+def test_counts_of_finished_streams_leave_nothing_behind() -> None:
+    guard = admission(AuthMode.PASSTHROUGH, streams=1)
+    for number in range(100):
+        grant = Grant(f"#{number}", [], True)
+        assert guard.take_stream(grant) is None
+        guard.give_stream(grant)
+    assert guard._streams == {}

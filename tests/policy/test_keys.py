@@ -1,0 +1,130 @@
+"""Keys: found by digest, read from every carrier, taken out of queries byte for byte."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.catalog.secret import Secret
+from proxy.policy.keys import AuthMode, KeyRing, fingerprint, presented, presented_values, strip_key
+from tests.policy.heads import head
+
+VALUE = "sk-proxy-0123456789abcdef"
+
+
+def test_a_ring_finds_a_key_by_its_value_only() -> None:
+    ring = KeyRing({"alice": Secret(VALUE)}, AuthMode.KEYS)
+    found = ring.find(VALUE.encode())
+    assert found is not None
+    assert found.name == "alice"
+    assert ring.find(b"alice") is None
+    assert ring.find(VALUE.encode() + b" ") is None
+    assert ring.find(b"\xff\x00") is None
+    assert len(ring) == 1
+
+
+def test_no_key_shows_in_a_ring() -> None:
+    ring = KeyRing({"alice": Secret(VALUE)}, AuthMode.KEYS)
+    assert VALUE not in repr(ring)
+    assert VALUE not in repr(ring.find(VALUE.encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", "Bearer " + VALUE),
+        ("authorization", "bearer  " + VALUE),
+        ("AUTHORIZATION", "BEARER " + VALUE + " "),
+        ("x-api-key", VALUE),
+        ("Api-Key", VALUE),
+        ("X-Goog-Api-Key", VALUE),
+    ],
+)
+def test_every_carrier_is_read(name: str, value: str) -> None:
+    assert presented(head((name, value))) == VALUE.encode()
+
+
+def test_the_query_of_gemini_is_read() -> None:
+    assert presented(head(query=b"alt=sse&key=abc%2Bd")) == b"abc+d"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[], [("authorization", "Basic YTpi")], [("authorization", "Bearer ")], [("x-api-key", "")], [("cookie", "key=x")]],
+)
+def test_what_is_no_key_is_none(fields: list[tuple[str, str]]) -> None:
+    assert presented(head(*fields)) is None
+
+
+def test_the_same_key_twice_is_one_key() -> None:
+    both = head(("authorization", "Bearer " + VALUE), ("x-api-key", VALUE), query=b"key=" + VALUE.encode())
+    assert presented(both) == VALUE.encode()
+
+
+@pytest.mark.parametrize(
+    "ambiguous",
+    [
+        head(("authorization", "Bearer one"), ("x-api-key", "two")),
+        head(("x-api-key", "one"), ("x-api-key", "two")),
+        head(("x-api-key", "one"), query=b"key=two"),
+        head(query=b"key=one&key=two"),
+        head(query=b"key=one&%6bey=two"),
+    ],
+)
+def test_two_different_keys_are_none(ambiguous: object) -> None:
+    assert presented_values(ambiguous) == [b"one", b"two"]  # type: ignore[arg-type]
+    assert presented(ambiguous) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("query", "rest", "value"),
+    [
+        (b"", b"", None),
+        (b"alt=sse", b"alt=sse", None),
+        (b"key=abc", b"", b"abc"),
+        (b"key=abc&alt=sse", b"alt=sse", b"abc"),
+        (b"alt=sse&key=abc", b"alt=sse", b"abc"),
+        (b"a=1&&key=abc&b=%20+&", b"a=1&&b=%20+&", b"abc"),
+        (b"key", b"", None),
+        (b"key=", b"", None),
+        (b"%6Bey=abc&x=%ZZ", b"x=%ZZ", b"abc"),
+        (b"k%65%79=abc", b"", b"abc"),
+        (b"monkey=1&keys=2&Key=3&key%20=4", b"monkey=1&keys=2&Key=3&key%20=4", None),
+        (b"key=a&key=b", b"", b"a"),
+        (b"key==", b"", b"="),
+    ],
+)
+def test_a_key_is_taken_out_of_a_query(query: bytes, rest: bytes, value: bytes | None) -> None:
+    assert strip_key(query) == (rest, value)
+
+
+@given(
+    st.lists(st.sampled_from([b"key=a", b"%6bey=b", b"key", b"x=1", b"y=%26", b"", b"key%3d=1", b"a;key=2", b"\xff"]))
+)
+def test_other_parameters_stay_as_they_are(pairs: list[bytes]) -> None:
+    rest, _ = strip_key(b"&".join(pairs))
+    kept = [pair for pair in pairs if pair not in (b"key=a", b"%6bey=b", b"key")]
+    assert rest == b"&".join(kept)
+
+
+@given(st.binary(max_size=60))
+def test_nothing_that_another_reader_calls_key_is_left(query: bytes) -> None:
+    rest, _ = strip_key(query)
+    assert strip_key(rest) == (rest, None)
+    read = parse_qsl(rest.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    assert not any(name == "key" for name, _ in read)
+
+
+@given(
+    st.binary(max_size=60),
+    st.lists(st.tuples(st.sampled_from(["authorization", "x-api-key"]), st.text("aB rer\t\xff"))),
+)
+def test_no_bytes_raise(query: bytes, fields: list[tuple[str, str]]) -> None:
+    presented(head(*fields, query=query))
+
+
+def test_a_fingerprint_is_the_one_that_a_secret_shows() -> None:
+    assert fingerprint(VALUE.encode()) == f"#{Secret(VALUE).fingerprint}"
