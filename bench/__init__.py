@@ -9,6 +9,7 @@
   scenarios     which load makes which figure
   report        figures of all rounds -> table and JSON
   micro         pieces of the straight path on their own
+  profile       where the sidecar's time goes
 
 CPU time per unit of work is the figure to trust: throughput and latency depend on who else uses the machine.
 Needs Linux. No other part of the project imports this one, and nothing here asserts a threshold.
