@@ -11,9 +11,11 @@ pieces are separate writes with a turn of the loop between them; the kernel may 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import http
 import socket
 import struct
+import termios
 
 import h11
 
@@ -22,6 +24,7 @@ from proxy.wire.head import Framing
 
 READ = 64 * 1024
 MOST_EARLY = 256 * 1024  # bytes of further requests that are read while a silence lasts
+MOST_ACK_WAITS = 2_000  # milliseconds a reset waits for a client that does not read
 
 
 class Left(Exception):
@@ -135,7 +138,13 @@ class Line:
         self.writer.close()
 
     async def rst(self) -> None:
+        """Reset once the client's kernel has everything: a reset throws away what is still on its way."""
         await self._flush()
+        sock = self.writer.get_extra_info("socket")
+        for _ in range(MOST_ACK_WAITS):
+            if sock is None or not _unacknowledged(sock.fileno()):
+                break
+            await asyncio.sleep(0.001)
         self._linger_off()
         self.abort()
 
@@ -159,6 +168,15 @@ class Line:
         sock = self.writer.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _unacknowledged(descriptor: int) -> int:
+    """Bytes the kernel has not seen acknowledged; 0 where the system cannot tell."""
+    try:
+        (waiting,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return int(waiting)
 
 
 def _reason(status: int) -> str:

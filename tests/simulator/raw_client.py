@@ -52,7 +52,7 @@ async def listen(reader: asyncio.StreamReader, until: bytes | None = None, quiet
         except TimeoutError:
             return Seen(data, "open")
         except ConnectionResetError:
-            return Seen(data, "reset")
+            return Seen(data + bytes(reader._buffer), "reset")  # type: ignore[attr-defined]  # it would forget those
         if not more:
             return Seen(data, "eof")
         data += more

@@ -8,6 +8,7 @@ import hashlib
 import json
 import ssl
 import zlib
+from typing import Any
 
 import orjson
 import pytest
@@ -22,7 +23,7 @@ from tests.simulator.raw_client import CHAT, Seen, ask, dechunk, listen, request
 DONE = b"data: [DONE]\n\n"
 
 
-def see(spec: str, until: bytes | None = b"0\r\n\r\n", **fields: object) -> Seen:
+def see(spec: str, until: bytes | None = b"0\r\n\r\n", **fields: Any) -> Seen:
     """What one streamed openai-chat request with this spec gets."""
     got: list[Seen] = []
 
