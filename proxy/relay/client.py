@@ -15,9 +15,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
-from proxy.outcome import Failure, Kind, Limit, Phase, Side
+from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.deadlines import NEVER
 from proxy.relay.exchange import Exchange
+from proxy.relay.request import Passage
 from proxy.wire.requests import RequestParser
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ClientConnection(asyncio.Protocol):
         "is_full",
         "is_reading",
         "parser",
+        "passage",
         "transport",
         "_advancing",
         "_closes_when_idle",
@@ -59,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         self._fd = -1
         self._state = _OPEN
         self._closes_when_idle = False
+        self.passage: Passage | None = None  # of the head that the parser knows
         # For the time being
         self.deadline = NEVER
         self.exchange: Exchange | None = None
@@ -85,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
         relay.clients.add(self)
         relay.deadlines.add(self)
         self.began = relay.clock()
-        self.deadline = self.began + relay.seconds[Limit.IDLE]
+        self.deadline = self.began + relay.seconds.idle
         if len(relay.clients) > relay.options.bytes.connections:
             detail = f"more than {relay.options.bytes.connections} connections are open; try again soon"
             self._refuse(Failure(Side.PROXY, Phase.IDLE, Kind.OVERLOADED, detail))
@@ -159,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
         now = relay.clock()
         self.began = now
         self.parser.next()
-        self.deadline = now + relay.seconds[Limit.HEAD if self.parser.has_begun else Limit.IDLE]
+        self.deadline = now + (relay.seconds.head if self.parser.has_begun else relay.seconds.idle)
         if not self.is_reading:
             self.resume_reading()
         if self.parser.has_begun and not self._advancing:
@@ -232,7 +235,7 @@ class ClientConnection(asyncio.Protocol):
                 return False  # a client that does not read its answers gets no more of them
             if parser.head is None and parser.failure is None:
                 if parser.has_begun:
-                    self.deadline = self.began + self._relay.seconds[Limit.HEAD]
+                    self.deadline = self.began + self._relay.seconds.head
                 return False
             exchange = self.exchange = Exchange(self, self._relay, parser.head, self.began)
             if parser.head is None and parser.failure is not None:
@@ -285,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state in (_CLOSING, _LOST):
             return
         self._state = _CLOSING
-        self.deadline = self._relay.clock() + self._relay.seconds[Limit.CLIENT_STALL]
+        self.deadline = self._relay.clock() + self._relay.seconds.client_stall
         self.transport.close()
 
     def _crashed(self, error: Exception) -> None:
@@ -309,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.is_full:
             self.deadline = now + STALL_STEP
         elif self.parser.has_begun:
-            detail = f"the request head did not arrive within {self._relay.seconds[Limit.HEAD]:g} s"
+            detail = f"the request head did not arrive within {self._relay.seconds.head:g} s"
             self._refuse(Failure(Side.CLIENT, Phase.HEAD, Kind.TIMEOUT, detail))
         else:
             self._close()
@@ -319,4 +322,4 @@ class ClientConnection(asyncio.Protocol):
         if size < self._full_size:
             self._full_size = size
             self._full_since = now
-        return now - self._full_since >= self._relay.seconds[Limit.CLIENT_STALL]
+        return now - self._full_since >= self._relay.seconds.client_stall

@@ -17,14 +17,13 @@ import orjson
 
 from proxy.catalog.snapshot import Origin, Provider
 from proxy.dialects.call import Call, Dialect, UnreadableBody
-from proxy.outcome import Attempt, Failure, Kind, Limit, Phase, Receipt, Side, status_of
-from proxy.policy.admission import Grant
-from proxy.policy.router import PLAIN, Route, dialect_of, plan, route
+from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, status_of
+from proxy.policy.router import PLAIN, dialect_of, plan, route
 from proxy.relay import phases
 from proxy.relay.answer import Answer
 from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
-from proxy.relay.request import upstream_head
+from proxy.relay.request import Passage
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import RequestHead, ResponseHead
@@ -42,9 +41,9 @@ _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-reque
 
 class Exchange:
     __slots__ = (
-        "answer", "began", "call", "client", "dialect", "has_body", "head", "id", "phase", "receipt", "since",
-        "total_due", "_attempt_began", "_body", "_grant", "_has_retried", "_has_stream", "_origin", "_provider",
-        "_relay", "_reused", "_route", "_sent_at", "_upstream", "_upstream_head",
+        "answer", "began", "call", "client", "dialect", "has_body", "head", "id", "limit", "phase", "receipt", "since",
+        "total_due", "_attempt_began", "_body", "_has_retried", "_has_stream", "_origin", "_passage", "_provider",
+        "_relay", "_reused", "_sent_at", "_upstream", "_upstream_head",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -53,24 +52,24 @@ class Exchange:
         self.began = began
         self.phase = Phase.HEAD
         self.since = began
+        self.limit = inf  # seconds that the phase may last without progress
         self.id = relay.next_id()
         self.has_body = False  # the request body has arrived in full
         self.dialect: Dialect = PLAIN if head is None else dialect_of(head.path)
         self.call: Call | None = None
         self.answer: Answer | None = None
         self._relay = relay
-        self._grant: Grant | None = None
+        self._passage: Passage | None = None
         self._has_stream = False
         self._body = RequestBody(relay, is_held=True)
         self._has_retried = False
-        self._route: Route | None = None
         self._origin: Origin | None = None
         self._provider: Provider | None = None
         self._upstream: UpstreamConnection | None = None
         self._upstream_head = b""
         self._reused = False
         self._attempt_began = self._sent_at = began
-        self.total_due = began + relay.seconds[Limit.TOTAL]
+        self.total_due = began + relay.seconds.total
         self.receipt = Receipt(
             id=self.id,
             started_at=time.time(),
@@ -86,20 +85,15 @@ class Exchange:
         relay, head = self._relay, self.head
         assert head is not None
         self.phase = Phase.ADMIT
-        grant = relay.admission.admit(head)
-        if isinstance(grant, Failure):
-            return self.fail(grant)
-        self._grant = grant
-        self.receipt.key = grant.key
-        via = head.get(b"via")
-        if via is not None and any(relay.name in value for name, _, value in head.fields if name == b"via"):
-            return self.fail(Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before"))
-        if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
-            return self._answer_options()
-        chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
-        if isinstance(chosen, Failure):
-            return self.fail(chosen)
-        self._route = chosen
+        client = self.client
+        passage = client.passage
+        if passage is None or not client.parser.is_familiar or not passage.is_valid(relay.admission, relay.snapshot):
+            passage = client.passage = self._pass_in(head)
+            if passage is None:
+                return
+        self._passage = passage
+        self.receipt.key = passage.grant.key
+        chosen = passage.route
         self.dialect = chosen.dialect
         self.receipt.dialect = chosen.dialect.name
         body = self._body = RequestBody(relay, chosen.reads_body)
@@ -108,9 +102,30 @@ class Exchange:
         if head.expects_continue and not self.client.parser.received:
             self.client.write(encode.CONTINUE)
         if chosen.reads_body:
-            self._enter(Phase.BODY)
+            self._enter(Phase.BODY, self._relay.seconds.body)
         else:
             self._dispatch()
+
+    def _pass_in(self, head: RequestHead) -> Passage | None:
+        """Ask policy about a head that is new on this connection. None: it has been answered."""
+        relay = self._relay
+        self.client.passage = None
+        grant = relay.admission.admit(head)
+        if isinstance(grant, Failure):
+            self.fail(grant)
+            return None
+        self.receipt.key = grant.key
+        if any(relay.name in value for name, _, value in head.fields if name == b"via"):
+            self.fail(Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before"))
+            return None
+        if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
+            self._answer_options()
+            return None
+        chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
+        if isinstance(chosen, Failure):
+            self.fail(chosen)
+            return None
+        return Passage(relay.admission, relay.snapshot, grant, chosen)
 
     def body_received(self, pieces: list[bytes]) -> None:
         """`pieces` of the request body. Held, or sent on at once."""
@@ -143,8 +158,9 @@ class Exchange:
             self._sent()
 
     def _read_body(self) -> None:
-        head, chosen = self.head, self._route
-        assert head is not None and chosen is not None
+        head, passage = self.head, self._passage
+        assert head is not None and passage is not None
+        chosen = passage.route
         self.phase = Phase.ADMIT
         coding = head.get(b"content-encoding")
         try:
@@ -159,14 +175,14 @@ class Exchange:
 
     def _dispatch(self) -> None:
         """Everything that can be decided is decided: choose the target, build the head, get a link."""
-        relay, head, chosen, grant = self._relay, self.head, self._route, self._grant
-        assert head is not None and chosen is not None and grant is not None
-        target = plan(chosen, self.call, head.query, relay.snapshot)
+        relay, head, passage = self._relay, self.head, self._passage
+        assert head is not None and passage is not None
+        target = plan(passage.route, self.call, head.query, passage.snapshot)
         if isinstance(target, Failure):
             return self.fail(target)
         call = self.call
         if call is not None and call.stream:
-            refused = relay.admission.take_stream(grant)
+            refused = relay.admission.take_stream(passage.grant)
             if refused is not None:
                 return self.fail(refused)
             self._has_stream = True
@@ -179,7 +195,7 @@ class Exchange:
         identity = call is not None and call.stream and relay.options.identity
         size = self._body.size if self._body.is_held else None
         lines = relay.provider_lines(provider)
-        self._upstream_head = upstream_head(head, target, grant, lines, relay.name, size, identity)
+        self._upstream_head = passage.upstream_head(head, target, lines, relay.name, size, identity)
         self._connect(is_fresh=False)
 
     # -- the attempt --------------------------------------------------------------------------------------------------
@@ -193,13 +209,13 @@ class Exchange:
         if upstream is not None:
             self.connected(upstream, True)
             return
-        self._enter(Phase.CONNECT)
+        self._enter(Phase.CONNECT, inf)  # which keeps its own time (connect)
         failure = relay.pool.request(origin, self)
         if failure is not None:
             self.fail(failure)
 
     def queued(self) -> None:
-        self._enter(Phase.QUEUE)
+        self._enter(Phase.QUEUE, self._relay.seconds.queue)
 
     def connected(self, upstream: UpstreamConnection, reused: bool) -> None:
         """A link is ours: write the head and what is there of the body, in this same call stack."""
@@ -222,32 +238,39 @@ class Exchange:
             self._body.end(upstream, head.framing)
             self._sent()
         elif not upstream.is_full:
-            self._enter(Phase.BODY)
+            self._enter(Phase.BODY, self._relay.seconds.body)
             self.client.resume_reading()
 
     def _sent(self) -> None:
         """All of the request is written; it may still wait in our buffer."""
         upstream = self._upstream
         assert upstream is not None
-        self._sent_at = self._relay.clock()
+        if upstream.is_full and self.answer is None:
+            self._enter(Phase.SEND, self._relay.seconds.send)
+        else:
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        call, seconds = self.call, self._relay.seconds
         if self.answer is None:
-            self._enter(Phase.SEND if upstream.is_full else Phase.FIRST_BYTE)
+            is_stream = call is not None and call.stream
+            self._enter(Phase.FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary)
+        self._sent_at = self.since
 
     def upstream_full(self) -> None:
         """The upstream takes no more for now."""
         if not self.has_body:
             self.client.pause_reading()
             if self.phase is Phase.BODY:
-                self._enter(Phase.SEND)
+                self._enter(Phase.SEND, self._relay.seconds.send)
 
     def upstream_drained(self) -> None:
         if not self.has_body:
             if self.phase is Phase.SEND:
-                self._enter(Phase.BODY)
+                self._enter(Phase.BODY, self._relay.seconds.body)
             self.client.resume_reading()
         elif self.phase is Phase.SEND:
-            self._sent_at = self._relay.clock()
-            self._enter(Phase.FIRST_BYTE)
+            self._await_answer()
 
     def connect_failed(self, failure: Failure) -> None:
         if self.phase is not Phase.DONE:
@@ -309,8 +332,8 @@ class Exchange:
         self._connect(is_fresh=True)
 
     def _begin_answer(self, head: ResponseHead) -> bool:
-        relay, request, provider, grant = self._relay, self.head, self._provider, self._grant
-        assert request is not None and provider is not None and grant is not None
+        relay, request, provider, passage = self._relay, self.head, self._provider, self._passage
+        assert request is not None and provider is not None and passage is not None
         now = relay.clock()
         receipt = self.receipt
         receipt.first_byte_ms = (now - self.began) * 1000
@@ -319,7 +342,7 @@ class Exchange:
             if value is not None:
                 receipt.provider_request_id = value[:128].decode("latin-1")
                 break
-        if head.status in (401, 403) and provider.credential is not None and not grant.passthrough:
+        if head.status in (401, 403) and provider.credential is not None and not passage.grant.passthrough:
             detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
             self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
             return False
@@ -327,20 +350,17 @@ class Exchange:
         answer = Answer(self.client, request, head, self.call, self.dialect, relay.options.bytes, closes)
         self.answer = answer
         receipt.status = head.status
-        self.since = now
         if answer.is_stream:
-            self.phase = Phase.FIRST_EVENT
-            self.since = self._sent_at
+            self._enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, self._sent_at)
         else:
-            self.phase = Phase.STREAM
-        self._set_deadline()
+            self._enter_at(Phase.STREAM, relay.seconds.stream, now)
         if self.client.is_full:
             self.client_full()
         return True
 
     def _first_event(self, now: float) -> None:
         self.receipt.first_event_ms = (now - self.began) * 1000
-        self._enter(Phase.STREAM)
+        self._enter(Phase.STREAM, self._relay.seconds.stream)
 
     def _answer_ended(self, answer: Answer, parser: ResponseParser) -> None:
         if answer.lacks_end:
@@ -446,8 +466,8 @@ class Exchange:
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = Phase.DONE
         self._body.release()
-        if self._has_stream and self._grant is not None:
-            relay.admission.give_stream(self._grant)
+        if self._has_stream and self._passage is not None:
+            relay.admission.give_stream(self._passage.grant)
         receipt.total_ms = (relay.clock() - self.began) * 1000
         if answer is not None:
             receipt.bytes_out = answer.bytes_out
@@ -463,13 +483,15 @@ class Exchange:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self.since = self._relay.clock()
-        self._set_deadline()
+    def _enter(self, phase: Phase, limit: float) -> None:
+        self._enter_at(phase, limit, self._relay.clock())
 
-    def _set_deadline(self) -> None:
-        self.client.deadline = phases.next_look(self, self._relay.seconds)
+    def _enter_at(self, phase: Phase, limit: float, since: float) -> None:
+        self.phase = phase
+        self.limit = limit
+        self.since = since
+        due = since + (phases.STEP if phase is Phase.SEND else limit)
+        self.client.deadline = due if due < self.total_due else self.total_due
 
     def check(self, now: float) -> float:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""
@@ -482,11 +504,14 @@ class Exchange:
         elif phase is Phase.BODY:
             received = self.client.parser.received
             failure = phases.too_slow(self.began, now, received, relay.options.bytes.min_body_rate)
-        failure = failure or phases.overdue(self, relay.seconds, now)
+        if now >= self.total_due:
+            failure = phases.too_long(relay.seconds.total)
+        elif failure is None and now >= self.since + self.limit:
+            failure = phases.silence(phase, self.limit)
         if failure is not None:
             self.fail(failure)
             return inf
-        due = phases.due(self, relay.seconds)
+        due = min(self.since + self.limit, self.total_due)
         return min(due, now + phases.STEP) if phase in (Phase.SEND, Phase.BODY) else due
 
     def _note_sending(self, now: float) -> None:

@@ -12,16 +12,16 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from math import inf
 
 from proxy.catalog.snapshot import Provider, Snapshot
-from proxy.outcome import Failure, Kind, Limit, Receipt, Side
+from proxy.outcome import Failure, Kind, Receipt, Side
 from proxy.policy.admission import Admission
 from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
 from proxy.relay.deadlines import Deadlines
 from proxy.relay.hangup import HangupWatch
 from proxy.relay.options import RelayOptions
+from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
 from proxy.relay.tasks import Tasks
@@ -72,7 +72,7 @@ class Relay:
         self._sinks = tuple(sinks)
         # Says who we are in Via: a request that already bears this name has come round in a loop (RFC 9110 7.6.3).
         self.name = b"llm-proxy-" + os.urandom(6).hex().encode()
-        self.seconds: dict[Limit, float] = {limit: options.seconds.get(limit) or inf for limit in Limit}
+        self.seconds = Seconds.of(options.seconds)
         self.deadlines = Deadlines(loop, clock)
         self.hangups = HangupWatch(loop)
         self.tasks = Tasks(loop)

@@ -29,6 +29,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
 _HOST = re.compile(rb"((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{0,5})?")
 _FIRST_BYTE = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n")
 _UPGRADE_LINES = re.compile(rb"(?i)\r\n(?:upgrade|http2-settings)[ \t]*:[^\r\n]*")
 _UPGRADE_TOKEN = re.compile(rb"(?i)(\r\nconnection[ \t]*:[^\r\n]*?)\bupgrade\b")
 
@@ -67,11 +68,14 @@ class RequestParser:
         "failure",
         "head",
         "is_complete",
+        "is_familiar",
         "pieces",
         "received",
         "rest",
         "_buffer",
         "_chunks",
+        "_known",
+        "_known_bytes",
         "_limits",
         "_remaining",
         "_state",
@@ -83,6 +87,9 @@ class RequestParser:
         self.rest = b""
         self._buffer = bytearray()
         self.pieces: list[bytes] = []
+        self.is_familiar = False  # the head is the one before, but for its length
+        self._known: RequestHead | None = None
+        self._known_bytes = (b"", b"")  # of the last head, before and after the digits of its length
         self._start()
 
     def _start(self) -> None:
@@ -170,7 +177,8 @@ class RequestParser:
         raw = bytes(buffer[:end])
         rest = bytes(buffer[end:])
         buffer.clear()
-        self._read_head(raw)
+        if not self._recognise(raw):
+            self._read_head(raw)
         if self._state == _LENGTH:
             if rest or not self._remaining:
                 self._feed_length(rest)
@@ -207,6 +215,24 @@ class RequestParser:
 
     def _refuse(self, kind: Kind, detail: str) -> None:
         self._fail(kind, detail, Phase.HEAD)
+
+    def _recognise(self, raw: bytes) -> bool:
+        """A client on a kept connection sends the same head again and again, but for its length: what was found out
+        about it still holds, to the byte. Saves 14 of 16 us (bench/micro.py)."""
+        length = _LENGTH_LINE.search(raw)
+        around = (raw, b"") if length is None else (raw[: length.start(1)], raw[length.end(1) :])
+        known = self._known
+        if known is None or around != self._known_bytes:
+            self._known = None
+            self._known_bytes = around
+            self.is_familiar = False
+            return False
+        self.is_familiar = True
+        size = 0 if length is None else int(length[1])
+        self.received = 0
+        self.head = RequestHead(*known[:9], size, *known[10:])
+        self._begin_body(known.framing, size)
+        return True
 
     def _read_head(self, raw: bytes) -> None:
         limits = self._limits
@@ -298,6 +324,8 @@ class RequestParser:
             # HTTP/1.0 clients cannot read a 100 (RFC 9110 section 10.1.1); an empty body needs none.
             expect is not None and minor == b"1" and (framing is Framing.CHUNKED or length > 0),
         )
+        if expect is None:  # whether that is answered depends on the length
+            self._known = self.head
         self._begin_body(framing, length)
 
     def _begin_body(self, framing: Framing, length: int) -> None:
