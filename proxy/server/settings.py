@@ -139,7 +139,7 @@ class _Reading:
 
     def _put_in_secret_files(self) -> None:
         for name in self._secrets:
-            path = self._environ.get(name + "_FILE")
+            path = self._environ.pop(name + "_FILE", None)
             if path is None:
                 continue
             if name in self._environ:
@@ -301,7 +301,10 @@ def _nearest(name: str, known: set[str]) -> str | None:
     """The known name that `name` may have been meant to be. Vendors' variables only where nearly every letter agrees:
     an environment holds many variables that are nobody's typo."""
     if name.startswith(("LLM_PROXY", "LLMPROXY")):
-        near = difflib.get_close_matches(name, [other for other in known if other.startswith(PREFIX)], 1, 0.75)
+        # Without the prefix, which would make all of ours look alike.
+        ours = [other.removeprefix(PREFIX) for other in known if other.startswith(PREFIX)]
+        rest = re.sub("^LLM_?PROXY_?", "", name)
+        near = [PREFIX + other for other in difflib.get_close_matches(rest, ours, 1, 0.6)]
     elif "API" in name or "URL" in name or "OLLAMA" in name:
         near = difflib.get_close_matches(name, [other for other in known if not other.startswith(PREFIX)], 1, 0.93)
     else:

@@ -1,0 +1,60 @@
+"""What `check` says: complete, true, and free of secrets."""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.server.report import as_document, as_text, routes_of
+from proxy.server.settings import Settings, read_settings
+from proxy.server.table import NUMBERS, TIMEOUTS
+
+SECRETS = ["sk-upstream-secret", "proxy-key-0123456789", "header-secret", "dXNlcjpwYXNz", "pass-word"]
+
+
+def settings(**environ: str) -> Settings:
+    given = {
+        "OPENAI_API_KEY": "sk-upstream-secret",
+        "LLM_PROXY_PROVIDER_VLLM": "openai+http://10.0.0.5:8000/v1",
+        "LLM_PROXY_PROVIDER_VLLM_HEADERS": "x-team: header-secret",
+        "LLM_PROXY_KEYS": "alice=proxy-key-0123456789",
+        "HTTPS_PROXY": "http://user:pass-word@p.internal:3128",
+        "LLM_PROXY_HOSTS": "llm",
+    }
+    return read_settings(given | environ)
+
+
+def test_everything_that_is_decided_stands_in_it_and_no_secret() -> None:
+    document = as_document(settings(), ("gpt-4o",))
+    assert document["listen"] == ["http://127.0.0.1:8080"]
+    assert document["auth"] == "keys"
+    assert list(document["keys"]) == ["alice"]
+    assert set(document["timeouts"]) == set(TIMEOUTS)
+    assert set(document["limits"]) == set(NUMBERS)
+    openai, vllm = document["providers"]
+    assert openai["proxy"] == "p.internal:3128"
+    assert openai["credential"].startswith("bearer #")
+    assert "gpt-*" in openai["models"]
+    assert vllm["url"] == "http://10.0.0.5:8000/v1"
+    assert vllm["headers"] == ["x-team"]
+    for text in (as_text(document), orjson.dumps(document).decode()):
+        assert not [secret for secret in SECRETS if secret in text]
+        assert "10.0.0.5:8000" in text
+        assert "alice" in text
+
+
+def test_where_a_model_goes_for_each_kind_of_client() -> None:
+    ways = routes_of("vllm/llama", settings())
+    assert ways["openai"] == "vllm as llama: http://10.0.0.5:8000/v1/chat/completions"
+    assert "does not speak" in ways["anthropic"]
+    assert set(routes_of("b\u00fccher", settings())) == {"openai", "anthropic", "ollama"}
+
+
+def test_an_empty_configuration_is_described_too() -> None:
+    text = as_text(as_document(read_settings({"LLM_PROXY_LISTEN": "unix:/run/x,[::1]:1"}), ("gpt-4o",)))
+    assert "unix:/run/x, http://[::1]:1" in text
+    assert "providers  none" in text
+
+
+def test_in_passthrough_no_credential_of_ours_is_claimed() -> None:
+    found = read_settings({"OPENAI_API_KEY": "sk-upstream-secret", "LLM_PROXY_AUTH": "passthrough"})
+    assert {provider["credential"] for provider in as_document(found)["providers"]} == {"the client's credential"}

@@ -1,0 +1,406 @@
+"""Settings out of an environment: every variable, every refusal, all errors at once, no value repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.outcome import Limit
+from proxy.policy.keys import AuthMode
+from proxy.relay.options import DEFAULT_SECONDS, RelayOptions
+from proxy.server.addresses import Address
+from proxy.server.settings import (
+    ConfigurationError,
+    Settings,
+    check_certificates,
+    parse_env_file,
+    parse_size,
+    read_settings,
+    read_text_file,
+)
+from proxy.server.table import NUMBERS, SETTINGS, TIMEOUTS
+
+KEY = "sk-proxy-0123456789abcdef"
+FILES = {"key": KEY + "\n", "keys": f"alice={KEY}\nbob={KEY}2\n", "empty": "\n"}
+
+
+def read_file(path: str) -> str:
+    if path not in FILES:
+        raise FileNotFoundError(2, "No such file or directory")
+    return FILES[path]
+
+
+def settings(**environ: str) -> Settings:
+    return read_settings({"OPENAI_API_KEY": "x"} | environ, read_file)
+
+
+def errors(**environ: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as refused:
+        settings(**environ)
+    assert "hidden" not in str(refused.value)
+    return refused.value.errors
+
+
+def error(**environ: str) -> str:
+    (found,) = errors(**environ)
+    return found
+
+
+def test_the_defaults() -> None:
+    found = settings()
+    assert found.listen == (Address("127.0.0.1", 8080),)
+    assert found.admin_listen == (Address("127.0.0.1", 8081),)
+    assert found.health_listen == ()
+    assert found.mode is AuthMode.OFF
+    assert found.browser_guard
+    assert found.relay == RelayOptions()
+    assert found.log == "json"
+    assert found.warnings == ()
+    assert list(found.snapshot.providers) == ["openai"]
+
+
+def test_nothing_at_all_is_a_proxy_without_providers_and_says_so() -> None:
+    found = read_settings({}, read_file)
+    assert found.snapshot.providers == {}
+    assert len(found.warnings) == 1
+    assert "OPENAI_API_KEY" in found.warnings[0]
+
+
+@pytest.mark.parametrize("variable", TIMEOUTS)
+def test_every_time_can_be_set(variable: str) -> None:
+    found = settings(**{variable: " 2.5 "}).relay.seconds
+    assert found == DEFAULT_SECONDS | {TIMEOUTS[variable]: 2.5}
+    assert settings(**{variable: "0"}).relay.seconds[TIMEOUTS[variable]] == 0.0
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1s", "1e3", "nan", "inf", "1,5", "1 2", ".", "0x1", "9" * 20, "\u0661"])
+def test_what_is_no_time_is_an_error(text: str) -> None:
+    assert error(LLM_PROXY_TIMEOUT_CONNECT=text).startswith("LLM_PROXY_TIMEOUT_CONNECT: ")
+
+
+@pytest.mark.parametrize("variable", NUMBERS)
+def test_every_number_can_be_set(variable: str) -> None:
+    number = NUMBERS[variable]
+    # Sizes that contradict no other: a body fits into all bodies, a line into a head.
+    text = {"LLM_PROXY_MAX_HEAD": "64k", "LLM_PROXY_MAX_BODIES": "64M"}.get(
+        variable, "2k" if number.unit == "bytes" else "7"
+    )
+    found = settings(**{variable: text}).relay
+    changed = getattr(getattr(found, number.part), number.field)
+    assert changed == (parse_size(text) if number.unit == "bytes" else 7)
+    assert changed != getattr(getattr(RelayOptions(), number.part), number.field)
+
+
+@pytest.mark.parametrize("variable", NUMBERS)
+@pytest.mark.parametrize("text", ["x", "-1", "1.5k", "1T", "\u0661"])
+def test_what_is_no_number_is_an_error(variable: str, text: str) -> None:
+    assert error(**{variable: text}).startswith(variable)
+
+
+@pytest.mark.parametrize(
+    "variable", [name for name, number in NUMBERS.items() if number.least and number.unit != "seconds"]
+)
+def test_a_limit_that_would_stop_everything_is_an_error(variable: str) -> None:
+    assert error(**{variable: "0"}).startswith(variable)
+
+
+def test_counts_have_no_letters() -> None:
+    assert error(LLM_PROXY_MAX_FIELDS="1k").startswith("LLM_PROXY_MAX_FIELDS")
+
+
+def test_addresses() -> None:
+    found = settings(
+        LLM_PROXY_LISTEN="127.0.0.1:1,unix:/run/x", LLM_PROXY_ADMIN_LISTEN="off", LLM_PROXY_HEALTH_LISTEN="0.0.0.0:3"
+    )
+    assert found.listen == (Address("127.0.0.1", 1), Address(path="/run/x"))
+    assert found.admin_listen == ()
+    assert found.health_listen == (Address("0.0.0.0", 3),)
+
+
+@pytest.mark.parametrize("variable", ["LLM_PROXY_LISTEN", "LLM_PROXY_ADMIN_LISTEN", "LLM_PROXY_HEALTH_LISTEN"])
+def test_a_wrong_address_is_an_error(variable: str) -> None:
+    assert error(**{variable: "hidden"}).startswith(variable)
+
+
+def test_listening_is_not_switched_off() -> None:
+    assert error(LLM_PROXY_LISTEN="off").startswith("LLM_PROXY_LISTEN")
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_turn_the_mode_on_and_the_guard_off() -> None:
+    found = settings(LLM_PROXY_KEYS=f"alice={KEY}, bob = {KEY}=2 ,")
+    assert found.mode is AuthMode.KEYS
+    assert not found.browser_guard
+    assert {name: secret.reveal() for name, secret in found.keys.items()} == {"alice": KEY, "bob": KEY + "=2"}
+    ring = found.ring()
+    key = ring.find((KEY + "=2").encode())
+    assert key is not None
+    assert key.name == "bob"
+    assert KEY not in repr(found)
+
+
+@pytest.mark.parametrize("mode", ["off", "passthrough", "PassThrough"])
+def test_modes_without_keys(mode: str) -> None:
+    found = settings(LLM_PROXY_AUTH=mode)
+    assert found.mode is AuthMode(mode.lower())
+    assert found.browser_guard
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LLM_PROXY_AUTH": "keys"},
+        {"LLM_PROXY_AUTH": "hidden"},
+        {"LLM_PROXY_AUTH": "off", "LLM_PROXY_KEYS": "a=" + KEY},
+        {"LLM_PROXY_AUTH": "passthrough", "LLM_PROXY_KEYS": "a=" + KEY},
+        {"LLM_PROXY_KEYS": "hidden-hidden-hidden"},
+        {"LLM_PROXY_KEYS": "=hidden-hidden-hidden"},
+        {"LLM_PROXY_KEYS": "a b=hidden-hidden-hidden"},
+        {"LLM_PROXY_KEYS": "alice=hidden"},
+        {"LLM_PROXY_KEYS": "alice=hidden hidden hidden"},
+        {"LLM_PROXY_KEYS": "alice=hidden-hidden-\u00e9\u00e9\u00e9"},
+        {"LLM_PROXY_KEYS": f"alice={KEY},alice={KEY}2"},
+        {"LLM_PROXY_KEYS": f"alice={KEY},bob={KEY}"},
+    ],
+)
+def test_keys_that_cannot_be_meant_are_refused(environ: dict[str, str]) -> None:
+    assert error(**environ).partition(":")[0] in environ
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:8080", "127.0.0.1:1,0.0.0.0:2"])
+@pytest.mark.parametrize("mode", [{}, {"LLM_PROXY_AUTH": "passthrough"}])
+def test_other_machines_need_a_key(listen: str, mode: dict[str, str]) -> None:
+    found = error(LLM_PROXY_LISTEN=listen, **mode)
+    assert found.startswith("LLM_PROXY_LISTEN")
+    assert "LLM_PROXY_KEYS" in found
+    assert settings(LLM_PROXY_LISTEN=listen, LLM_PROXY_KEYS="a=" + KEY).listen
+
+
+def test_the_admin_listener_stays_here_and_probes_need_not() -> None:
+    assert error(LLM_PROXY_ADMIN_LISTEN="0.0.0.0:1").startswith("LLM_PROXY_ADMIN_LISTEN")
+    assert settings(LLM_PROXY_HEALTH_LISTEN="0.0.0.0:1").health_listen
+
+
+def test_hosts() -> None:
+    assert settings(LLM_PROXY_HOSTS="Proxy.Internal, llm ,").hosts == {"proxy.internal", "llm"}
+    assert error(LLM_PROXY_HOSTS="proxy:8080").startswith("LLM_PROXY_HOSTS")
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
+        ("127.0.0.1:8080", "http://localhost:8080/v1"),
+        ("127.0.0.1:8080", "http://0.0.0.0:8080/v1"),
+        ("127.0.0.1:8080", "http://[::1]:8080/v1"),
+        ("[::1]:80", "http://localhost/v1"),
+        ("127.0.0.1:9", "http://localhost:8081/v1"),
+        ("unix:/run/x,127.0.0.1:443", "https://localhost/v1"),
+    ],
+)
+def test_a_base_url_that_is_the_proxy_itself_is_refused(listen: str, url: str) -> None:
+    found = error(LLM_PROXY_LISTEN=listen, OPENAI_BASE_URL=url)
+    assert found.startswith("provider openai")
+
+
+def test_another_port_of_this_machine_is_no_loop() -> None:
+    assert settings(OPENAI_BASE_URL="http://localhost:11434/v1").snapshot.providers["openai"].origin.port == 11434
+
+
+def test_two_listeners_cannot_share_an_address() -> None:
+    assert "two listeners" in error(LLM_PROXY_LISTEN="127.0.0.1:1", LLM_PROXY_ADMIN_LISTEN="127.0.0.1:1")
+    assert settings(LLM_PROXY_LISTEN="127.0.0.1:0", LLM_PROXY_ADMIN_LISTEN="127.0.0.1:0")
+
+
+# --- all at once, warnings --------------------------------------------------------------------------------------------
+
+
+def test_all_errors_come_out_at_once() -> None:
+    found = errors(
+        LLM_PROXY_LISTEN="x",
+        LLM_PROXY_LOG="x",
+        LLM_PROXY_KEYS="x",
+        LLM_PROXY_MAX_BODY="x",
+        LLM_PROXY_TIMEOUT_HEAD="x",
+        LLM_PROXY_TLS_CERT="nowhere",
+        LLM_PROXY_IDENTITY="x",
+        OPENAI_BASE_URL="x",
+        LLM_PROXY_DEFAULT_PROVIDER="x",
+    )
+    named = {sentence.partition(":")[0].split(" ")[0] for sentence in found}
+    wanted = "LISTEN LOG KEYS MAX_BODY TIMEOUT_HEAD TLS_CERT IDENTITY DEFAULT_PROVIDER"
+    assert named == {"OPENAI_BASE_URL"} | {f"LLM_PROXY_{name}" for name in wanted.split()}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("LLM_PROXY_LISEN", "LLM_PROXY_LISTEN"),
+        ("LLM_PROXY_TIMEOUT_FIRST_BYT", "LLM_PROXY_TIMEOUT_FIRST_BYTE"),
+        ("LLM_PROXY_TIME_OUT_TOTAL", "LLM_PROXY_TIMEOUT_TOTAL"),
+        ("LLM_PROXY_KEY", "LLM_PROXY_KEYS"),
+        ("LLMPROXY_LISTEN", "LLM_PROXY_LISTEN"),
+        ("LLM_PROXY_PROVDER_X", "LLM_PROXY_PROVIDER_<NAME>"),
+        ("LLM_PROXY_KEYS_FIL", "LLM_PROXY_KEYS_FILE"),
+        ("OPENAI_APIKEY", "OPENAI_API_KEY"),
+        ("ANTROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+        ("OPENAI_BASEURL", "OPENAI_BASE_URL"),
+    ],
+)
+def test_a_typing_error_is_answered_with_the_nearest_name(name: str, nearest: str) -> None:
+    (warning,) = settings(**{name: "hidden"}).warnings
+    assert warning.startswith(f"{name}: ")
+    assert f"did you mean {nearest}?" in warning
+    assert "hidden" not in warning
+
+
+def test_names_near_to_nothing_and_names_of_others() -> None:
+    (warning,) = settings(LLM_PROXY_XYZZY="1").warnings
+    assert "did you mean" not in warning
+    assert settings(PATH="/bin", HOME="/", OPENAI_ORG_ID="x", AWS_API_TOKEN="x", LLM_PROXIES="1").warnings == ()
+
+
+@pytest.mark.parametrize("name", ["LLM_PROXY_DB", "LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"])
+def test_names_of_later_versions_are_said_to_be_ignored(name: str) -> None:
+    (warning,) = settings(**{name: "hidden"}).warnings
+    assert warning.startswith(f"{name}: not built yet")
+
+
+def test_every_variable_of_the_table_is_known() -> None:
+    for setting in SETTINGS:
+        try:
+            warnings = list(settings(**{setting.name.replace("<NAME>", "X"): "\u00e9 / \u00e9"}).warnings)
+        except ConfigurationError as refused:
+            warnings = refused.warnings
+        assert not any("not a variable" in warning for warning in warnings), setting.name
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_may_come_from_files() -> None:
+    found = read_settings({"OPENAI_API_KEY_FILE": "key", "LLM_PROXY_KEYS_FILE": "keys"}, read_file)
+    credential = found.snapshot.providers["openai"].credential
+    assert credential is not None
+    assert credential.reveal() == KEY
+    assert list(found.keys) == ["alice", "bob"]
+    assert found.mode is AuthMode.KEYS
+    assert found.warnings == ()
+
+
+def test_a_further_providers_secret_too() -> None:
+    found = settings(LLM_PROXY_PROVIDER_X="openai+http://x/v1", LLM_PROXY_PROVIDER_X_API_KEY_FILE="key")
+    credential = found.snapshot.providers["x"].credential
+    assert credential is not None
+    assert credential.reveal() == KEY
+
+
+@pytest.mark.parametrize("path", ["empty", "nowhere"])
+def test_a_secrets_file_without_a_secret_is_an_error(path: str) -> None:
+    assert error(LLM_PROXY_KEYS_FILE=path).startswith("LLM_PROXY_KEYS_FILE")
+
+
+def test_a_secret_given_twice_is_an_error() -> None:
+    assert error(OPENAI_API_KEY_FILE="key").startswith("OPENAI_API_KEY")
+
+
+def test_the_environment_wins_over_the_file_of_variables() -> None:
+    FILES["env"] = "LLM_PROXY_LOG=text\nexport LLM_PROXY_LISTEN='127.0.0.1:9'\n# x\n\nLLM_PROXY_ENV_FILE=other\n"
+    found = settings(LLM_PROXY_ENV_FILE="env", LLM_PROXY_LOG="off")
+    assert found.log == "off"
+    assert found.listen == (Address("127.0.0.1", 9),)
+    assert found.env_file == "env"
+    assert len(found.warnings) == 1
+
+
+def test_a_wrong_file_of_variables_is_an_error() -> None:
+    FILES["bad"] = "LLM_PROXY_LOG=text\nhidden\n1x=2\n"
+    assert [sentence.split(" is")[0] for sentence in errors(LLM_PROXY_ENV_FILE="bad")] == [
+        "LLM_PROXY_ENV_FILE: line 2",
+        "LLM_PROXY_ENV_FILE: line 3",
+    ]
+    assert error(LLM_PROXY_ENV_FILE="nowhere").startswith("LLM_PROXY_ENV_FILE")
+
+
+def test_lines_of_variables() -> None:
+    text = 'A=1\nexport B = "two = 2" \n#C=3\nD=\nE=\'"\'\nF="x\n'
+    assert parse_env_file(text) == ({"A": "1", "B": "two = 2", "D": "", "E": '"', "F": '"x'}, [])
+
+
+@given(st.text(max_size=80))
+def test_no_file_of_variables_raises(text: str) -> None:
+    parse_env_file(text)
+    parse_size(text)
+
+
+def test_a_real_file_is_read_and_a_huge_or_binary_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("h\u00e9")
+    assert read_text_file(str(file)) == "h\u00e9"
+    for content in (b"x" * (1024 * 1024 + 1), b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r".+"):
+            read_text_file(str(file))
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_certificate_and_key_come_together() -> None:
+    assert "both or none" in error(LLM_PROXY_TLS_CERT="key")
+    assert "both or none" in error(LLM_PROXY_TLS_KEY="key")
+    assert error(LLM_PROXY_UPSTREAM_KEY="key").startswith("LLM_PROXY_UPSTREAM_KEY")
+
+
+def test_certificates_are_tried_before_anything_starts(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    mine = authority.issue_cert("localhost")
+    chain, key, ca, wrong = (str(tmp_path / name) for name in ("chain", "key", "ca", "wrong"))
+    mine.cert_chain_pems[0].write_to_path(chain)
+    mine.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    Path(wrong).write_text("no certificate")
+
+    def problems(**environ: str) -> list[str]:
+        return check_certificates(read_settings(environ))
+
+    good = {"LLM_PROXY_TLS_CERT": chain, "LLM_PROXY_TLS_KEY": key, "LLM_PROXY_UPSTREAM_CA": ca}
+    good |= {"LLM_PROXY_UPSTREAM_CERT": chain, "LLM_PROXY_UPSTREAM_KEY": key}
+    assert problems(**good) == []
+    for name in good:
+        assert len(problems(**good | {name: wrong})) == 1, name
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    assert "LLM_PROXY_MAX_HEAD" in error(LLM_PROXY_MAX_REQUEST_LINE="64k")
+    assert "LLM_PROXY_MAX_BODIES" in error(LLM_PROXY_MAX_BODY="1G")
+
+
+def test_a_head_without_a_limit_is_warned_of() -> None:
+    (warning,) = settings(LLM_PROXY_TIMEOUT_HEAD="0").warnings
+    assert warning.startswith(f"LLM_PROXY_TIMEOUT_{Limit.HEAD.name}")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [setting.name.replace("<NAME>", "X") for setting in SETTINGS] + ["OPENAI_BASE_URL", "OLLAMA_HOST"]
+        ),
+        st.one_of(st.text(max_size=20), st.sampled_from(["off", "0", "1", "1k", "127.0.0.1:8080", "a=" + KEY, "key"])),
+        max_size=6,
+    )
+)
+def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
+    try:
+        read_settings(environ, read_file)
+    except ConfigurationError:
+        pass
