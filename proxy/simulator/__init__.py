@@ -3,9 +3,10 @@
   faults      the grammar: `cut=3 pace=50` -> Faults; read it first, its docstring is the manual
   speech      an asked path and body -> the answer a real provider would give (Ask, Answer, Part)
   voices      one class per dialect: its events, its whole answers, its errors, with usage
-  voices_responses   the longest of them, openai-responses
+  voices_openai   the same for the OpenAI family
   replay      recorded answers from a folder with a manifest; cuts of bytes into pieces
   script      Answer + Faults -> the steps to carry out; pure, every fault is decided here
+  seen        SeenRequest: what came in, kept within bounds
   line        Line: bytes to and from one client; the one place that writes wrong HTTP
   provider    Simulator: listener and connections (h11)
 

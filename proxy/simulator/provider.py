@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import ssl as ssl_module
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import h11
 
@@ -22,36 +22,12 @@ from proxy.simulator.faults import FaultError, Faults, Said, combine, read, spec
 from proxy.simulator.line import READ, Left, Line
 from proxy.simulator.replay import Recording, Replay, split_events
 from proxy.simulator.script import End, Fin, Head, Interim, Raw, Rst, Send, Silence, Step, Until, Wait, script
+from proxy.simulator.seen import SeenRequest, forget_bodies, remember
 from proxy.simulator.speech import Answer, Ask, Part, Request, answer, error, read_ask, voice_of
 from proxy.simulator.voices import Kind, Voice
 
 HEADER = b"x-simulate"
 MOST_BODY = 32 * 1024 * 1024  # of a request, kept to be read; larger ones are digested only (as our own body limit)
-MOST_SEEN = 1_000  # requests kept for tests
-MOST_SEEN_BYTES = 64 * 1024 * 1024  # their bodies together
-
-
-@dataclass(slots=True)
-class SeenRequest:
-    """A request as it came. `headers` in order and letter case as sent; `complete` is False while its body comes in."""
-
-    number: int
-    connection: int  # counted from 1
-    method: str
-    target: str
-    headers: list[tuple[bytes, bytes]]
-    body: bytes = b""  # empty where it was larger than MOST_BODY
-    size: int = 0
-    sha256: str = ""
-    complete: bool = False
-    faults: Faults = field(default_factory=Faults)
-
-    def get(self, name: str) -> str | None:
-        """The first header of this name."""
-        for sent, value in self.headers:
-            if sent.lower() == name.lower().encode():
-                return value.decode("latin-1")
-        return None
 
 
 class Simulator:
@@ -96,7 +72,7 @@ class Simulator:
             task.cancel()
             line.abort()
         await asyncio.gather(*lines, return_exceptions=True)
-        self._changed()
+        self.changed()
 
     def stop_listening(self) -> None:
         """From here new connections are refused by the kernel; open ones go on. `listen_again` ends it."""
@@ -120,22 +96,15 @@ class Simulator:
         return self._serial
 
     def saw(self, seen: SeenRequest) -> None:
-        self.requests.append(seen)
-        while len(self.requests) > MOST_SEEN:
-            self.requests.pop(0)
-        self._changed()
+        remember(self.requests, seen)
+        self.changed()
 
     def saw_body(self, seen: SeenRequest) -> None:
-        kept = sum(len(request.body) for request in self.requests)
-        for request in self.requests:
-            if kept <= MOST_SEEN_BYTES:
-                break
-            if request is not seen:
-                kept -= len(request.body)
-                request.body = b""
-        self._changed()
+        forget_bodies(self.requests, seen)
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Wake whoever waits in `until`."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -147,7 +116,7 @@ class Simulator:
         task = asyncio.current_task()
         assert task is not None
         self._open[task] = line
-        self._changed()
+        self.changed()
         try:
             await _Connection(self, line, self.connections).run()
         except (OSError, EOFError, Left):
@@ -157,7 +126,7 @@ class Simulator:
         finally:
             line.abort()
             del self._open[task]
-            self._changed()
+            self.changed()
 
 
 class _Connection:
@@ -320,7 +289,7 @@ class _Connection:
             first = next(steps)
         goes_on = await self._carry_out(first, steps)
         self.simulator.answered += 1
-        self.simulator._changed()
+        self.simulator.changed()
         return faults if goes_on else None
 
     def _given(

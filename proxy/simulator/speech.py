@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from proxy.simulator.faults import Faults
-from proxy.simulator.voices import Anthropic, Gemini, Kind, Ollama, OpenAIChat, OpenAICompletions, Voice
-from proxy.simulator.voices_responses import OpenAIResponses
+from proxy.simulator.voices import Anthropic, Gemini, Kind, Ollama, Voice
+from proxy.simulator.voices_openai import OpenAIChat, OpenAICompletions, OpenAIResponses
 
 TEXT = "The simulated provider says hello: grüße, 你好, ✓ all is well, and nothing of this was thought up by a model. "
 MODELS = ("sim", "sim-tool", "sim-cut:3", "sim-stall:3", "sim-error:3", "sim-status:429", "sim:pace=20,events=100")

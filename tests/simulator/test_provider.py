@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from proxy.simulator.faults import WORDS, FaultError
-from proxy.simulator.provider import MOST_SEEN, Simulator
+from proxy.simulator.provider import Simulator
 from proxy.simulator.script import GARBAGE
 from proxy.simulator.speech import TEXT
 from tests.simulator.raw_client import CHAT, Seen, ask, dechunk, listen, request, texts, with_simulator
@@ -490,24 +490,6 @@ def test_what_is_not_http_gets_400() -> None:
         assert (seen.status, seen.end) == (400, "eof")
         bad_chunk = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
         assert (await ask(simulator.port, bad_chunk)).status == 400
-
-    with_simulator(test)
-
-
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.simulator.provider.MOST_SEEN_BYTES", 1_000_000)
-
-    async def test(simulator: Simulator) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", simulator.port)
-        for _ in range(4):
-            writer.write(b"PUT /x HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000))
-            await listen(reader, b"]]}")
-        assert [len(seen.body) for seen in simulator.requests] == [0, 0, 400_000, 400_000]
-        for _ in range(MOST_SEEN):
-            writer.write(request(path="/y", method="GET"))
-            await listen(reader, b"]]}")
-        assert len(simulator.requests) == MOST_SEEN
-        writer.close()
 
     with_simulator(test)
 

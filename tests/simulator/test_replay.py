@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from proxy.simulator.provider import Simulator
 from proxy.simulator.replay import Replay, ReplayError, cut_body, event_ends, split_events
+from tests import recordings
 from tests.simulator.raw_client import ask, dechunk, with_simulator
 
 CUTS = ["whole", "events", "bytes", "edges", "inside", "random:1", "random:2", "random:99"]
 SENT_CUTS = ["whole", "edges", "inside", "random:7", "bytes"]
 SSE = 'event: a\r\ndata: {"t":"grüße 你好 ✓"}\r\n\r\ndata: [DONE]\n\n'.encode()
 NDJSON = '{"a":"ü"}\n{"done":true}\n'.encode()
-RECORDED = Path(__file__).parents[3] / "shared" / "fixtures"
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -150,12 +150,12 @@ def test_a_request_chooses_recording_cut_and_fault(folder: Path) -> None:
     with_simulator(test, replay=Replay(folder))
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded traffic is not at hand")
-def test_all_recorded_traffic_is_replayed_byte_for_byte() -> None:
-    replay = Replay(RECORDED)
+@pytest.mark.parametrize("api", sorted({entry["api"] for entry in recordings.recorded()}))
+def test_all_recorded_traffic_is_replayed_byte_for_byte(api: str) -> None:
+    replay = Replay(recordings.FIXTURES)
 
     async def test(simulator: Simulator) -> None:
-        for number, recording in enumerate(replay):
+        for number, recording in enumerate(each for each in replay if each.api == api):
             cut = ["whole", "edges", "inside", f"random:{number}"][number % 4]
             spec = f"replay={recording.id} cuts={cut} close"
             sent = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nx-simulate: {spec}\r\n\r\n".encode()

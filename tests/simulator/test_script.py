@@ -24,7 +24,8 @@ from proxy.simulator.script import (
     script,
 )
 from proxy.simulator.speech import Answer, Part
-from proxy.simulator.voices import Kind, OpenAIChat
+from proxy.simulator.voices import Kind
+from proxy.simulator.voices_openai import OpenAIChat
 from proxy.wire.head import Framing
 
 PARTS = [

@@ -3,210 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import anthropic
 import ollama
-import openai
 import pytest
-from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types
 
 from proxy.simulator.provider import Simulator
 from proxy.simulator.speech import TEXT
 from tests.simulator.raw_client import ask, dechunk, request, with_simulator
-
-ARGUMENTS = {"city": "Köln", "days": 3}
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
-FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
-CLAUDE_TOOL = {"name": "weather", "input_schema": SCHEMA}
-ASKED: list[Any] = [{"role": "user", "content": "hello"}]
-
-
-def with_openai(test: Callable[[openai.AsyncOpenAI, Simulator], Any], **options: Any) -> None:
-    async def run(simulator: Simulator) -> None:
-        async with openai.AsyncOpenAI(base_url=f"{_url(simulator)}/v1", api_key="k", max_retries=0) as client:
-            await test(client, simulator)
-
-    with_simulator(run, **options)
-
-
-def with_anthropic(test: Callable[[anthropic.AsyncAnthropic, Simulator], Any], **options: Any) -> None:
-    async def run(simulator: Simulator) -> None:
-        async with anthropic.AsyncAnthropic(base_url=_url(simulator), api_key="k", max_retries=0) as client:
-            await test(client, simulator)
-
-    with_simulator(run, **options)
-
-
-def with_gemini(test: Callable[[Any, Simulator], Any], **options: Any) -> None:
-    async def run(simulator: Simulator) -> None:
-        client = genai.Client(api_key="k", http_options=types.HttpOptions(base_url=_url(simulator)))
-        try:
-            await test(client.aio.models, simulator)
-        finally:
-            await client.aio.aclose()
-            client.close()
-
-    with_simulator(run, **options)
-
-
-def with_ollama(test: Callable[[ollama.AsyncClient, Simulator], Any], **options: Any) -> None:
-    async def run(simulator: Simulator) -> None:
-        client = ollama.AsyncClient(host=_url(simulator))
-        try:
-            await test(client, simulator)
-        finally:
-            await client._client.aclose()
-
-    with_simulator(run, **options)
-
-
-def _url(simulator: Simulator) -> str:
-    return f"http://127.0.0.1:{simulator.port}"
-
-
-# -- openai-chat, openai-completions, openai-embeddings
-
-
-def test_chat_streamed() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        options: Any = {"include_usage": True}
-        stream = await client.chat.completions.create(model="m", messages=ASKED, stream=True, stream_options=options)
-        chunks = [chunk async for chunk in stream]
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
-        assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
-        usage = chunks[-1].usage
-        assert chunks[-1].choices == []
-        assert usage is not None
-        assert usage.completion_tokens == 8
-        assert usage.total_tokens == usage.prompt_tokens + 8
-        assert all(chunk.usage is None for chunk in chunks[:-1])
-
-    with_openai(test)
-
-
-def test_chat_without_asking_for_usage_has_none() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        stream = await client.chat.completions.create(model="m", messages=ASKED, stream=True)
-        assert [chunk.usage async for chunk in stream if chunk.usage] == []
-
-    with_openai(test)
-    with_simulator(_no_usage_in_bytes)
-
-
-async def _no_usage_in_bytes(simulator: Simulator) -> None:
-    assert b"usage" not in (await ask(simulator.port, request(), b"[DONE]")).data
-
-
-def test_chat_whole_with_raw_response() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        raw = await client.chat.completions.with_raw_response.create(model="m", messages=ASKED)
-        answer = raw.parse()
-        assert raw.headers["x-request-id"] == "req_sim00000001"
-        assert answer.choices[0].message.content == TEXT
-        assert answer.choices[0].finish_reason == "stop"
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 8
-        assert simulator.requests[0].get("authorization") == "Bearer k"
-
-    with_openai(test)
-
-
-def test_chat_tools() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        tools: Any = [FUNCTION]
-        whole = await client.chat.completions.create(model="sim-tool", messages=ASKED, tools=tools)
-        call: Any = (whole.choices[0].message.tool_calls or [])[0]
-        assert (call.function.name, json.loads(call.function.arguments)) == ("weather", ARGUMENTS)
-        assert whole.choices[0].finish_reason == "tool_calls"
-        async with client.chat.completions.stream(model="sim-tool", messages=ASKED, tools=tools) as stream:
-            final = await stream.get_final_completion()
-        call = (final.choices[0].message.tool_calls or [])[0]
-        assert (call.function.name, json.loads(call.function.arguments)) == ("weather", ARGUMENTS)
-        assert final.choices[0].finish_reason == "tool_calls"
-
-    with_openai(test)
-
-
-def test_chat_reasoning() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        stream = await client.chat.completions.create(model="sim-think:2", messages=ASKED, stream=True)
-        thoughts = [getattr(c.choices[0].delta, "reasoning_content", None) async for c in stream]
-        assert "".join(thought or "" for thought in thoughts) == "Step 0. Step 1. "
-
-    with_openai(test)
-
-
-def test_completions() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        whole = await client.completions.create(model="m", prompt="x")
-        assert (whole.choices[0].text, whole.choices[0].finish_reason) == (TEXT, "stop")
-        stream = await client.completions.create(model="m", prompt="x", stream=True)
-        chunks = [chunk async for chunk in stream]
-        assert "".join(chunk.choices[0].text for chunk in chunks) == TEXT
-        assert chunks[-1].choices[0].finish_reason == "stop"
-
-    with_openai(test)
-
-
-def test_embeddings_in_both_encodings() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        packed = await client.embeddings.create(model="m", input=["a", "b", "c"], dimensions=16)
-        plain = await client.embeddings.create(model="m", input=["a", "b", "c"], dimensions=16, encoding_format="float")
-        assert [row.index for row in packed.data] == [0, 1, 2]
-        assert len(packed.data[0].embedding) == 16
-        assert [row.embedding for row in packed.data] == [row.embedding for row in plain.data]
-        assert packed.usage.prompt_tokens > 0
-
-    with_openai(test)
-
-
-def test_models() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        assert "sim-cut:3" in [model.id async for model in client.models.list()]
-
-    with_openai(test)
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (400, openai.BadRequestError),
-        (401, openai.AuthenticationError),
-        (404, openai.NotFoundError),
-        (429, openai.RateLimitError),
-        (500, openai.InternalServerError),
-    ],
+from tests.simulator.sdks import (
+    ARGUMENTS,
+    ASKED,
+    CLAUDE_TOOL,
+    FUNCTION,
+    SCHEMA,
+    with_anthropic,
+    with_gemini,
+    with_ollama,
 )
-def test_openai_errors(status: int, kind: type[openai.APIStatusError]) -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        with pytest.raises(kind, match="asked of the simulated provider"):
-            await client.chat.completions.create(model=f"sim-status:{status}", messages=ASKED)
-
-    with_openai(test)
-
-
-def test_openai_error_event() -> None:
-    async def test(client: openai.AsyncOpenAI, simulator: Simulator) -> None:
-        stream = await client.chat.completions.create(model="sim-error:2", messages=ASKED, stream=True)
-        with pytest.raises(openai.APIError, match="asked of the simulated provider"):
-            [chunk async for chunk in stream]
-
-    with_openai(test)
-
-
-def test_the_sdk_obeys_retry_after() -> None:
-    async def run(simulator: Simulator) -> None:
-        async with openai.AsyncOpenAI(base_url=f"{_url(simulator)}/v1", api_key="k", max_retries=1) as client:
-            with pytest.raises(openai.RateLimitError):
-                await client.chat.completions.create(model="sim:status=429 retry-after-ms=1", messages=ASKED)
-            assert [seen.get("x-stainless-retry-count") for seen in simulator.requests] == ["0", "1"]
-
-    with_simulator(run)
-
 
 # -- anthropic-messages
 

@@ -1,8 +1,8 @@
-"""The voice of openai-responses, which needs more events than all others together (WIRE 3).
+"""How the OpenAI family sounds: chat, the older completions, and Responses.
 
-Lives here: `OpenAIResponses`. May not live here: anything else; see voices.
-How it works: as any Voice; each event carries its place in `sequence_number`, and the object so far stands in the first
-two events and in the last, which alone holds the usage.
+Lives here: `OpenAIChat`, `OpenAICompletions`, `OpenAIResponses`. May not live here: other vendors; see voices.
+How it works: as any Voice. In Responses each event carries its place in `sequence_number`, and the object so far stands
+in the first two events and in the last, which alone holds the usage (WIRE 3).
 """
 
 from __future__ import annotations
@@ -11,7 +11,117 @@ from typing import Any
 
 import orjson
 
-from proxy.simulator.voices import CREATED, Closing, Kind, OpenAIChat, Voice, named
+from proxy.simulator.voices import CREATED, MESSAGE, Closing, Kind, Voice, data, named
+
+
+class OpenAIChat(Voice):
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.tokens_in,
+            "completion_tokens": self.tokens_out,
+            "total_tokens": self.tokens_in + self.tokens_out,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": 0},
+        }
+
+    def _shell(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-sim{self.serial:08d}",
+            "object": kind,
+            "created": CREATED,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_simulated",
+            "choices": choices,
+        }
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = self._shell("chat.completion.chunk", [choice])
+        if self.with_usage:
+            chunk["usage"] = None
+        return data(chunk)
+
+    def opening(self) -> list[bytes]:
+        return [self._chunk({"role": "assistant", "content": "", "refusal": None})]
+
+    def thought(self, text: str) -> list[bytes]:
+        self.tokens_out += 1
+        self.reasoning += 1
+        return [self._chunk({"reasoning_content": text})]
+
+    def delta(self, text: str) -> bytes:
+        self.tokens_out += 1
+        return self._chunk({"content": text})
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        text = orjson.dumps(arguments).decode()
+        half = len(text) // 2
+        call = {"index": 0, "id": f"call_sim{self.serial:08d}", "type": "function"}
+        first = self._chunk({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
+        rest = [{"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in (text[:half], text[half:])]
+        self.tokens_out += 3
+        return [first, *(self._chunk(delta) for delta in rest)]
+
+    def closing(self, tool: bool) -> Closing:
+        end = [(Kind.FINISH, self._chunk({}, "tool_calls" if tool else "stop"))]
+        if self.with_usage:
+            end.append((Kind.FINISH, data({**self._shell("chat.completion.chunk", []), "usage": self._usage()})))
+        return [*end, (Kind.DONE, b"data: [DONE]\n\n")]
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+        if tool is not None:
+            function = {"name": tool[0], "arguments": orjson.dumps(tool[1]).decode()}
+            call = {"id": f"call_sim{self.serial:08d}", "type": "function", "function": function}
+            message = {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}
+        reason = "stop" if tool is None else "tool_calls"
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        return {**self._shell("chat.completion", [choice]), "usage": self._usage()}
+
+    @staticmethod
+    def error(status: int, request_id: str) -> dict[str, Any]:
+        kinds = {400: "invalid_request_error", 401: "invalid_request_error", 404: "invalid_request_error"}
+        codes = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+        kind = "requests" if status == 429 else kinds.get(status, "server_error")
+        return {"error": {"message": MESSAGE, "type": kind, "param": None, "code": codes.get(status)}}
+
+    def error_events(self) -> list[bytes]:
+        return [data(self.error(500, "")), b"data: [DONE]\n\n"]
+
+
+class OpenAICompletions(OpenAIChat):
+    def _shell(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"cmpl-sim{self.serial:08d}",
+            "object": "text_completion",
+            "created": CREATED,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"text": delta.get("content", ""), "index": 0, "logprobs": None, "finish_reason": finish}
+        chunk = self._shell("", [choice])
+        if self.with_usage:
+            chunk["usage"] = None
+        return data(chunk)
+
+    def opening(self) -> list[bytes]:
+        return []
+
+    def thought(self, text: str) -> list[bytes]:
+        return []
+
+    def tool(self, name: str, arguments: dict[str, Any]) -> list[bytes]:
+        return [self.delta(name)]
+
+    def closing(self, tool: bool) -> Closing:
+        return super().closing(False)
+
+    def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
+        choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": "stop"}
+        return {**self._shell("", [choice]), "usage": self._usage()}
 
 
 class OpenAIResponses(Voice):
