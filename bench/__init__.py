@@ -3,7 +3,8 @@
   orders        what a request orders from the upstream (in its model name), and the exact bytes it gets
   upstream      the provider: a process that answers such orders with precomputed bytes
   splice        the floor: a process that forwards bytes without looking at them
-  load          the clients: closed loop, open loop, paced streams, back-to-back streams, idle streams
+  client        one connection of the load: asks, checks, takes times
+  load          the clients together: closed loop, open loop, paced streams, back-to-back streams, idle streams
   contestants   how direct, splice, nginx and llm-proxy are started, asked and stopped
   machine       cores, CPU time and memory of process trees, versions
   scenarios     which load makes which figure

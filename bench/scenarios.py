@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bench import load, orders
+from bench.client import Ask, Cost, Sample
 from bench.contestants import Running
-from bench.load import Ask, Cost, Sample
 from bench.machine import machine_busy, own_cpu_ns, process_cpu_ns, tree_cpu_ns, tree_rss_bytes
 from bench.orders import Order
 
@@ -46,12 +46,12 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    unary_seconds=0.3,
-    unary_large_seconds=0.25,
-    latency_seconds=0.3,
+    unary_seconds=0.25,
+    unary_large_seconds=0.2,
+    latency_seconds=0.25,
     paced_streams=50,
     paced_rate=20,
-    paced_seconds=0.6,
+    paced_seconds=0.5,
     burst_events=30_000,
     idle_streams=200,
 )

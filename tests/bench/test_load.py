@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bench import load, machine, orders
+from bench.client import Ask, Cost, Sample
 from bench.contestants import CONTESTANTS, Arena, Running
-from bench.load import Ask, Cost, Sample
 from bench.orders import Order
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bench reads its figures from Linux")

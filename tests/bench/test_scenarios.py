@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from bench import load, machine, orders
+from bench.client import Sample
 from bench.contestants import CONTESTANTS, Arena, Running
-from bench.load import Sample
 from bench.scenarios import SCENARIOS, Bench, Sizes, _Reuse
 from tests.bench.test_machine import pytestmark  # noqa: F401 (pytest reads it: Linux only)
 
