@@ -5,20 +5,27 @@ May not live here: fakes (tests/fakes), anything that one room alone needs (a co
 How it works: an exception that reaches a loop's handler is logged by asyncio and uvloop alike, as an error of the
 logger "asyncio"; whatever stands there after a test fails that test. A test that means it takes `loop_errors` and
 clears the list. Tests that want leaked tasks to fail as well run their coroutine with tests.fakes.loops.run.
+A test that takes too long is ended by pytest-timeout, whose exception uvloop swallows: such a loop is stopped instead.
+What no signal can end (the interpreter's lock held in C) the faulthandler setting in pyproject.toml ends, with all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_timeout  # type: ignore[import-untyped]
+import uvloop
 
 from tests import recordings
 
 _LOOP_ERRORS = pytest.StashKey[list[str]]()
+_LAST_CALL = 5.0  # seconds that a stopped loop has to close before it is stopped again
 
 
 class _Listener(logging.Handler):
@@ -39,6 +46,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     logger.addHandler(listener)
     try:
         result = yield
+    except Exception as error:
+        # Often it is what the loop heard that explains the failure.
+        for each in heard:
+            error.add_note(f"The event loop heard: {each}")
+        raise
     finally:
         logger.removeHandler(listener)
     if heard:
@@ -46,10 +58,37 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool | None:
+    if settings.method != "signal":
+        return None  # pytest-timeout's own way
+
+    def expire(signum: int, frame: object) -> None:
+        loop = asyncio._get_running_loop()
+        if loop is None or not isinstance(loop, uvloop.Loop):
+            pytest_timeout.timeout_sigalrm(item, settings)
+        tasks = "\n".join(map(repr, asyncio.all_tasks(loop)))
+        item.stash[_LOOP_ERRORS].append(
+            f"Timeout (>{settings.timeout}s), the loop was stopped while there were:\n{tasks}"
+        )
+        signal.setitimer(signal.ITIMER_REAL, _LAST_CALL)
+        loop.stop()
+
+    def cancel() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    item.stash.setdefault(_LOOP_ERRORS, [])
+    item.cancel_timeout = cancel  # type: ignore[attr-defined]  # where pytest-timeout looks for it
+    signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+    return True
+
+
 @pytest.fixture
 def loop_errors(request: pytest.FixtureRequest) -> list[str]:
     """What reached the loop's handler so far, as text. A test that provokes it looks, then clears the list."""
-    return request.node.stash.setdefault(_LOOP_ERRORS, [])
+    heard: list[str] = request.node.stash.setdefault(_LOOP_ERRORS, [])
+    return heard
 
 
 @pytest.fixture(scope="session")

@@ -38,24 +38,39 @@ def test_clean():
 """
 
 
+HANGS = """
+import asyncio
+import pytest
+import uvloop
+
+@pytest.mark.timeout(0.3)
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_hang(run):
+    run(asyncio.Event().wait())
+
+def test_after():
+    uvloop.run(asyncio.sleep(0))
+"""
+
+
+def outcome_of(tests: str, folder: Path) -> str:
+    """What pytest says about `tests` with our conftest: its whole output."""
+    (folder / "test_inner.py").write_text(tests)
+    options = "-q -p tests.conftest -p no:cacheprovider -c pyproject.toml --rootdir".split()
+    command = [sys.executable, "-m", "pytest", *options, str(folder), str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50).stdout
+
+
 def test_an_exception_in_a_callback_fails_its_test(tmp_path: Path) -> None:
-    (tmp_path / "test_escape.py").write_text(ESCAPES)
-    options = [
-        "-q",
-        "-p",
-        "tests.conftest",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        "pyproject.toml",
-        "--rootdir",
-        str(tmp_path),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1].startswith("2 failed, 2 passed"), done.stdout
-    assert "seen by nobody" in done.stdout
+    output = outcome_of(ESCAPES, tmp_path)
+    assert output.splitlines()[-1].startswith("2 failed, 2 passed"), output
+    assert "seen by nobody" in output
+
+
+def test_a_hanging_loop_is_ended_and_the_next_test_runs(tmp_path: Path) -> None:
+    output = outcome_of(HANGS, tmp_path)
+    assert output.splitlines()[-1].startswith("2 failed, 1 passed"), output
+    assert output.count("Timeout (>0.3s)") >= 2
 
 
 def fail() -> None:

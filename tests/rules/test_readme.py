@@ -43,7 +43,7 @@ def shown(value: Any) -> str:
 
 
 def settings() -> list[Any]:
-    from proxy.server.settings import SETTINGS
+    from proxy.server.table import SETTINGS
 
     return list(SETTINGS)
 
