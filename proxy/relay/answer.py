@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
 
 VIA = b"via: 1.1 llm-proxy\r\n"
+_REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-request-id", b"x-ds-trace-id")  # WIRE 5
 
 
 class Answer:
@@ -165,3 +166,12 @@ def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_le
 
 def date_line() -> bytes:
     return f"date: {formatdate(usegmt=True)}\r\n".encode()
+
+
+def provider_request_id(head: ResponseHead) -> str | None:
+    """What the provider calls this request, for its support."""
+    for name in _REQUEST_IDS:
+        value = head.values.get(name)
+        if value is not None:
+            return value[:128].decode("latin-1")
+    return None

@@ -25,13 +25,18 @@ class RequestBody:
 
     __slots__ = ("is_held", "limit", "size", "_pieces", "_relay")
 
-    def __init__(self, relay: Relay, is_held: bool) -> None:
-        limits = relay.options.bytes
-        self.is_held = is_held
-        self.limit = limits.body if is_held else limits.upload  # bytes; 0 = none
+    def __init__(self, relay: Relay) -> None:
+        self.is_held = True
+        self.limit = 0  # bytes; 0 = none
         self.size = 0
         self._pieces: list[bytes] = []
         self._relay = relay
+
+    def hold(self, is_held: bool) -> None:
+        """What the route says about it."""
+        limits = self._relay.options.bytes
+        self.is_held = is_held
+        self.limit = limits.body if is_held else limits.upload
 
     def keep(self, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))

@@ -18,12 +18,12 @@ import orjson
 from proxy.catalog.snapshot import Origin, Provider
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, status_of
-from proxy.policy.router import PLAIN, dialect_of, plan, route
+from proxy.policy.router import PLAIN, dialect_of, plan
 from proxy.relay import phases
-from proxy.relay.answer import Answer
+from proxy.relay.answer import Answer, provider_request_id
 from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
-from proxy.relay.request import Passage
+from proxy.relay.request import Passage, pass_in
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import RequestHead, ResponseHead
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 # A pooled link that died while idle answers a request with its end within one round trip. Later than this the upstream
 # may have begun to work, and a second try could be billed twice (HTTP.md 4.10).
 STALE_SECONDS = 1.0
-_REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-request-id", b"x-ds-trace-id")  # WIRE 5
 
 
 class Exchange:
@@ -61,7 +60,7 @@ class Exchange:
         self._relay = relay
         self._passage: Passage | None = None
         self._has_stream = False
-        self._body = RequestBody(relay, is_held=True)
+        self._body = RequestBody(relay)
         self._has_retried = False
         self._origin: Origin | None = None
         self._provider: Provider | None = None
@@ -96,7 +95,8 @@ class Exchange:
         chosen = passage.route
         self.dialect = chosen.dialect
         self.receipt.dialect = chosen.dialect.name
-        body = self._body = RequestBody(relay, chosen.reads_body)
+        body = self._body
+        body.hold(chosen.reads_body)
         if body.limit and head.length > body.limit:
             return self.fail(_too_large(body.limit))
         if head.expects_continue and not self.client.parser.received:
@@ -108,24 +108,20 @@ class Exchange:
 
     def _pass_in(self, head: RequestHead) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
-        relay = self._relay
         self.client.passage = None
-        grant = relay.admission.admit(head)
+        grant = self._relay.admission.admit(head)
         if isinstance(grant, Failure):
             self.fail(grant)
             return None
         self.receipt.key = grant.key
-        if any(relay.name in value for name, _, value in head.fields if name == b"via"):
-            self.fail(Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before"))
-            return None
-        if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
+        passed = pass_in(self._relay, head, grant)
+        if isinstance(passed, Passage):
+            return passed
+        if isinstance(passed, Failure):
+            self.fail(passed)
+        else:
             self._answer_options()
-            return None
-        chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
-        if isinstance(chosen, Failure):
-            self.fail(chosen)
-            return None
-        return Passage(relay.admission, relay.snapshot, grant, chosen)
+        return None
 
     def body_received(self, pieces: list[bytes]) -> None:
         """`pieces` of the request body. Held, or sent on at once."""
@@ -337,11 +333,7 @@ class Exchange:
         now = relay.clock()
         receipt = self.receipt
         receipt.first_byte_ms = (now - self.began) * 1000
-        for name in _REQUEST_IDS:
-            value = head.values.get(name)
-            if value is not None:
-                receipt.provider_request_id = value[:128].decode("latin-1")
-                break
+        receipt.provider_request_id = provider_request_id(head)
         if head.status in (401, 403) and provider.credential is not None and not passage.grant.passthrough:
             detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
             self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
@@ -495,33 +487,12 @@ class Exchange:
 
     def check(self, now: float) -> float:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""
-        relay, phase = self._relay, self.phase
-        failure: Failure | None = None
-        if self.client.is_full and phase in (Phase.FIRST_EVENT, Phase.STREAM):
-            self.since = now  # the upstream is paused by us
-        elif phase is Phase.SEND:
-            self._note_sending(now)
-        elif phase is Phase.BODY:
-            received = self.client.parser.received
-            failure = phases.too_slow(self.began, now, received, relay.options.bytes.min_body_rate)
-        if now >= self.total_due:
-            failure = phases.too_long(relay.seconds.total)
-        elif failure is None and now >= self.since + self.limit:
-            failure = phases.silence(phase, self.limit)
+        failure = phases.check(self, self._relay, self._upstream, now)
         if failure is not None:
             self.fail(failure)
             return inf
         due = min(self.since + self.limit, self.total_due)
-        return min(due, now + phases.STEP) if phase in (Phase.SEND, Phase.BODY) else due
-
-    def _note_sending(self, now: float) -> None:
-        """In SEND progress is a buffer that shrinks."""
-        upstream = self._upstream
-        assert upstream is not None
-        size = upstream.transport.get_write_buffer_size()
-        if size != upstream.unsent:
-            upstream.unsent = size
-            self.since = now
+        return min(due, now + phases.STEP) if self.phase in (Phase.SEND, Phase.BODY) else due
 
 
 def _too_large(limit: int) -> Failure:

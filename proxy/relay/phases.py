@@ -1,6 +1,6 @@
 """How long each phase may last, and whose silence it is.
 
-Lives here: `Seconds` (the limits as numbers), what a phase that lasted too long means, arithmetic on time stamps.
+Lives here: `Seconds` (the limits as numbers), and `check`: what has taken too long, by the stamps of an exchange.
 May not live here: the sweeper (deadlines), what a failure leads to (exchange).
 How it works: an exchange stores the limit of its phase (`limit`) and when the phase began or last made progress
 (`since`). Whoever makes no progress within the limit has failed; the whole may have a limit of its own.
@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.outcome import Failure, Kind, Limit, Phase, Side
+
+if TYPE_CHECKING:
+    from proxy.relay.exchange import Exchange
+    from proxy.relay.relay import Relay
+    from proxy.relay.upstream import UpstreamConnection
 
 RATE_GRACE_SECONDS = 30.0  # of a request body, before its average rate counts
 STEP = 1.0  # how often progress is looked for that leaves no stamp: a shrinking buffer, an average rate
@@ -51,18 +56,31 @@ _SILENCE: dict[Phase, tuple[Side, str]] = {
 }
 
 
-def silence(phase: Phase, limit: float) -> Failure:
-    """`phase` has made no progress for `limit` seconds."""
+def check(exchange: Exchange, relay: Relay, upstream: UpstreamConnection | None, now: float) -> Failure | None:
+    """What has taken too long, if anything has. Notes progress that left no stamp."""
+    phase = exchange.phase
+    if exchange.client.is_full and phase in (Phase.FIRST_EVENT, Phase.STREAM):
+        exchange.since = now  # the upstream is paused by us
+    elif phase is Phase.SEND and upstream is not None:
+        unsent = upstream.transport.get_write_buffer_size()
+        if unsent != upstream.unsent:
+            upstream.unsent = unsent
+            exchange.since = now
+    elif phase is Phase.BODY:
+        received = exchange.client.parser.received
+        failure = _drip(exchange.began, now, received, relay.options.bytes.min_body_rate)
+        if failure is not None:
+            return failure
+    if now >= exchange.total_due:
+        detail = f"the exchange took longer than {relay.seconds.total:g} s"
+        return Failure(Side.PROXY, Phase.TOTAL, Kind.TIMEOUT, detail)
+    if now < exchange.since + exchange.limit:
+        return None
     side, words = _SILENCE[phase]
-    return Failure(side, phase, Kind.TIMEOUT, words.format(limit))
+    return Failure(side, phase, Kind.TIMEOUT, words.format(exchange.limit))
 
 
-def too_long(total: float) -> Failure:
-    detail = f"the exchange took longer than {total:g} s"
-    return Failure(Side.PROXY, Phase.TOTAL, Kind.TIMEOUT, detail)
-
-
-def too_slow(began: float, now: float, received: int, rate: int) -> Failure | None:
+def _drip(began: float, now: float, received: int, rate: int) -> Failure | None:
     """A body that drips: each byte is progress, the whole never ends (HTTP.md 2: nobody else has this limit)."""
     elapsed = now - began
     if not rate or elapsed <= RATE_GRACE_SECONDS or received >= rate * elapsed:

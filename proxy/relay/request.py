@@ -7,12 +7,18 @@ fields stay here; everything else travels as it came, in its order and its lette
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from proxy.catalog.snapshot import Snapshot
+from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.admission import Admission, Grant
 from proxy.policy.keys import KEY_CARRIERS
-from proxy.policy.router import Route, Target
+from proxy.policy.router import Route, Target, route
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
 
 
 class Passage:
@@ -42,6 +48,18 @@ class Passage:
             self._key = (target, identity)
             self._lines = upstream_lines(head, target, self.grant, provider_lines, name, identity)
         return self._lines + _framing(head, size)
+
+
+def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | None:
+    """Where a head that was admitted goes. None: it is an OPTIONS that ends here (RFC 9110 sections 7.6.2, 9.3.7)."""
+    if any(relay.name in value for name, _, value in head.fields if name == b"via"):
+        return Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before")
+    if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
+        return None
+    chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
+    if isinstance(chosen, Failure):
+        return chosen
+    return Passage(relay.admission, relay.snapshot, grant, chosen)
 
 
 # Expect has been answered here; Max-Forwards counts hops of OPTIONS and TRACE, which are not relayed as such.
