@@ -11,6 +11,7 @@ piece of a tool's input.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import orjson
 
@@ -65,7 +66,7 @@ _VERTEX_PATH = re.compile(rb"/models/([^/:]+):")
 def _model_of(members: Members, path: bytes) -> str | None:
     model = members.text("model")
     if model is None and (found := _VERTEX_PATH.search(path)):
-        return found[1].decode("utf-8", "replace")  # on Vertex the model is in the path alone (WIRE 1)
+        return unquote(found[1].decode("utf-8", "replace"))  # on Vertex the model is in the path alone (WIRE 1)
     return model
 
 

@@ -118,7 +118,7 @@ class MemberReader:
         where it could be read in two ways."""
         if not body.isascii():
             _check_utf8(body)
-        pairs = _read_pairs(body)
+        pairs, is_exact = _read_pairs(body)
         raw: dict[str, bytes] = {}
         for key, value in pairs.items():
             name = str(key)
@@ -128,12 +128,18 @@ class MemberReader:
                 raw[name] = bytes(value)
             elif name.casefold() in self._folded:
                 raise UnreadableBody(f'"{self._folded[name.casefold()]}" must be written in exactly this letter case')
-        return Members(body, raw, pairs)
+        members = Members(body, raw, pairs)
+        if not is_exact:
+            for name in raw:
+                span = members.span(name)
+                raw[name] = body[slice(*span)] if span else b""
+        return members
 
 
-def _read_pairs(body: bytes) -> dict[_Key, msgspec.Raw]:
+def _read_pairs(body: bytes) -> tuple[dict[_Key, msgspec.Raw], bool]:
+    """The top level, and whether the raw values are the body's own bytes (else: as long as these)."""
     try:
-        return _top_level.decode(body)
+        return _top_level.decode(body), True
     except RecursionError:
         raise UnreadableBody("the body is nested too deeply") from None
     except msgspec.ValidationError:
@@ -145,7 +151,7 @@ def _read_pairs(body: bytes) -> dict[_Key, msgspec.Raw]:
     try:
         # JavaScript writes half of a cut emoji as an escape of its own. Providers differ in what they make of it; that
         # is theirs to say. An escape of the same length in its place shows the same structure at the same offsets.
-        return _top_level.decode(_HALF_PAIR.sub(rb"\\u0020", body))
+        return _top_level.decode(_HALF_PAIR.sub(rb"\\u0020", body)), False
     except RecursionError:
         raise UnreadableBody("the body is nested too deeply") from None
     except (ValueError, msgspec.MsgspecError):

@@ -31,6 +31,7 @@ _SENTENCES: dict[Kind, str] = {
     Kind.TIMEOUT: "a time limit was reached",
     Kind.CLIENT_LEFT: "the client closed the connection",
     Kind.CLIENT_STALLED: "the client did not read its answer",
+    Kind.TOO_MANY: "a limit on requests was reached: try again later",
     Kind.OVERLOADED: "too many requests at once: try again later",
     Kind.SHUTDOWN: "the proxy is shutting down: try again",
     Kind.LOOP: "the request came back to the proxy that sent it",

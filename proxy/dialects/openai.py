@@ -11,6 +11,7 @@ Doubted: with `n` > 1 the first finished choice completes the stream; indices ar
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import orjson
 
@@ -127,7 +128,7 @@ _AZURE_PATH = re.compile(rb"/deployments/([^/]+)/")
 def _model_of(members: Members, path: bytes) -> str | None:
     model = members.text("model")
     if model is None and (found := _AZURE_PATH.search(path)):
-        return found[1].decode("utf-8", "replace")  # Azure: the deployment stands in for the model (WIRE 1)
+        return unquote(found[1].decode("utf-8", "replace"))  # Azure: the deployment stands in for the model (WIRE 1)
     return model
 
 

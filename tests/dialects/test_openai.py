@@ -1,0 +1,155 @@
+"""OpenAI's older formats: what a call asks for, what a watch sees, what the SDK makes of our errors."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from proxy.dialects.call import UnreadableBody
+from proxy.dialects.openai import ChoicesWatch, OpenAIChat, OpenAICompletions, OpenAIEmbeddings
+from proxy.outcome import status_of
+from tests.dialects.contract import REFUSED, STALLED, STATUSES
+from tests.dialects.cost import DELTA
+from tests.dialects.sdk import openai_error_of
+
+CHAT = OpenAIChat()
+
+
+def chunk(delta: dict[str, object] | None = None, finish: str | None = None, **more: object) -> bytes:
+    choices = [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
+    text = json.dumps({"id": "c", "choices": choices, **more}, separators=(",", ":"))
+    return b"data: " + text.encode() + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "stream", "cap"),
+    [
+        (b'{"model":"m"}', "m", False, None),
+        (b'{"model":"m","stream":null,"max_tokens":null}', "m", False, None),
+        (b'{"model":"p/m","stream":true,"max_completion_tokens":7}', "p/m", True, 7),
+        (b'{"model":"m","max_completion_tokens":7,"max_tokens":9}', "m", False, 9),
+        (b'{"model":"m","max_completion_tokens":9,"max_tokens":-1}', "m", False, 9),
+        (b'{"stream":true}', None, True, None),
+    ],
+)
+def test_a_call_is_read(body: bytes, model: str | None, stream: bool, cap: int | None) -> None:
+    for dialect in (CHAT, OpenAICompletions()):
+        call = dialect.read_call(body, b"/v1/chat/completions", b"")
+        assert (call.model, call.stream, call.cap) == (model, stream, cap)
+        assert (call.model_span is None) == (model is None)
+
+
+@pytest.mark.parametrize("body", [b'{"model":3}', b'{"stream":"yes"}', b'{"max_tokens":"9"}', b'{"Stream":true}', b"x"])
+def test_a_call_that_could_be_misread_is_refused(body: bytes) -> None:
+    with pytest.raises(UnreadableBody):
+        CHAT.read_call(body, b"", b"")
+
+
+def test_azure_names_the_model_in_the_path() -> None:
+    path = b"/openai/deployments/my%2Dgpt/chat/completions"
+    assert CHAT.read_call(b'{"stream":true}', path, b"").model == "my-gpt"
+    assert CHAT.read_call(b'{"model":"m"}', path, b"").model == "m"
+
+
+def test_embeddings_never_stream() -> None:
+    call = OpenAIEmbeddings().read_call(b'{"model":"e","stream":"what"}', b"/v1/embeddings", b"")
+    assert (call.model, call.stream) == ("e", False)
+    assert OpenAIEmbeddings().error_event(STALLED, 504, "r") == b""
+
+
+def test_the_quick_way_sees_what_the_exact_way_sees() -> None:
+    """Blocks of random chunks: however many the learned head lets pass, the end is judged the same."""
+    dice = random.Random(3)
+    usual = [chunk({"content": text}) for text in ("a", "b c", '"error"', '"finish_reason":"stop"', "[DONE]", "\n\n")]
+    odd = [
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"content": ""}),
+        chunk({"content": "x"}, usage={"total_tokens": 1}),
+        chunk({"reasoning_content": "x"}),
+        b": ping\n\n",
+        b"data: [DONE]\n\n",
+        chunk({"content": "x"}, "stop"),
+        chunk({}, "stop"),
+        chunk({"content": "x"}, error={"message": "m"}),
+        b'event: error\ndata: {"error":{}}\n\n',
+    ]
+    for _ in range(2000):
+        quick, exact = ChoicesWatch(), ChoicesWatch()
+        for _ in range(4):
+            events = [dice.choice(usual if dice.random() < 0.9 else odd) for _ in range(dice.randint(1, 6))]
+            block = b"".join(events)
+            assert quick.feed(block) == exact.feed_slowly(block)
+            assert (quick.is_complete, quick.is_terminal, quick.has_error) == (
+                exact.is_complete,
+                exact.is_terminal,
+                exact.has_error,
+            )
+            assert quick.events == exact.events
+
+
+def test_the_usual_delta_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = ChoicesWatch()
+    assert watch.feed(DELTA)
+    monkeypatch.setattr(ChoicesWatch, "feed_slowly", None)
+    assert watch.feed(DELTA)
+    assert watch.feed(DELTA.replace(b" hello", b'\\"finish_reason\\":\\"stop\\" [DONE] \\"error\\"'))
+    assert watch.feed(DELTA * 50)
+    assert watch.events == 53
+    assert not watch.is_complete
+
+
+def test_a_learned_head_does_not_hide_an_ending() -> None:
+    for ending in (DELTA.replace(b'"finish_reason":null', b'"finish_reason":"stop"'), b"data: [DONE]\n\n"):
+        for block in (ending, DELTA * 3 + ending, DELTA + ending + DELTA):
+            watch = ChoicesWatch()
+            watch.feed(DELTA)
+            assert watch.feed(block)
+            assert watch.is_complete
+
+
+def test_a_learned_head_does_not_hide_an_error() -> None:
+    broken = DELTA.replace(b'"usage":null', b'"usage":null,"error":{"message":"m"}')
+    for block in (broken, DELTA * 3 + broken + DELTA):
+        watch = ChoicesWatch()
+        watch.feed(DELTA)
+        assert watch.feed(block)
+        assert watch.has_error
+
+
+def test_what_is_learned_is_bounded() -> None:
+    watch = ChoicesWatch()
+    watch.feed(chunk({"content": "x"}, padding="p").replace(b'"id":"c"', b'"id":"' + b"c" * 5000 + b'"'))
+    assert len(watch._head) == 1
+
+
+@pytest.mark.parametrize("data", [b"x", b"{", b"[]", b"3", b'"s"', b"[" * 100_000, b'{"choices":[3,null,{"delta":3}]}'])
+def test_odd_data_is_progress_and_no_ending(data: bytes) -> None:
+    watch = ChoicesWatch()
+    assert watch.feed(b"data: " + data + b"\n\n")
+    assert not watch.is_complete
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_an_error_body_has_openais_shape(status: int) -> None:
+    error = json.loads(CHAT.error_body(STALLED, status, "r"))["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"] == "llm-proxy: " + STALLED.detail
+    assert error["code"] == "timeout"
+    assert error["type"].endswith("_error")
+
+
+def test_the_sdk_raises_for_our_event() -> None:
+    event = CHAT.error_event(STALLED, status_of(STALLED), "r")
+    assert event.startswith(b'data: {"error":{') and event.endswith(b"}\n\n")
+    assert event.count(b"\n") == 2
+    raised = openai_error_of(DELTA + event, "chat")
+    assert raised is not None and "llm-proxy: the provider said" in str(raised)
+
+
+def test_our_own_event_is_an_error_to_the_watch() -> None:
+    watch = ChoicesWatch()
+    watch.feed(CHAT.error_event(REFUSED, 400, "r"))
+    assert watch.has_error
+    assert not watch.is_terminal
