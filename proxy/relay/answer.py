@@ -88,7 +88,8 @@ class Answer:
             progress = watch.feed(cutter.block) if cutter.block else False
             if is_last:
                 data += self._flush(cutter, watch)
-                is_last = watch.is_complete
+        if is_last and self.lacks_end:
+            is_last = False  # the message has ended, the stream has not: no last chunk (DESIGN 6)
         out = self._prefix
         if data:
             self.bytes_out += len(data)

@@ -89,7 +89,9 @@ class ClientConnection(asyncio.Protocol):
         relay.deadlines.add(self)
         self.began = relay.clock()
         self.deadline = self.began + relay.seconds.idle
-        if len(relay.clients) > relay.options.bytes.connections:
+        if len(relay.clients) > 2 * relay.options.bytes.connections:
+            self.abort()  # even saying no takes a descriptor for a while
+        elif len(relay.clients) > relay.options.bytes.connections:
             detail = f"more than {relay.options.bytes.connections} connections are open; try again soon"
             self._refuse(Failure(Side.PROXY, Phase.IDLE, Kind.OVERLOADED, detail))
 
@@ -292,11 +294,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.close()
 
     def _crashed(self, error: Exception) -> None:
-        self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
-        if self.exchange is not None:
-            self.exchange.fail(Failure(Side.PROXY, self.exchange.phase, Kind.INTERNAL, "this proxy has a fault"))
-        else:
-            self.abort()
+        if self.exchange is None:
+            self.exchange = Exchange(self, self._relay, None, self.began)
+        self.exchange.crashed(error)
 
     def on_deadline(self, now: float) -> None:
         if self._state != _OPEN:

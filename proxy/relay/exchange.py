@@ -331,6 +331,8 @@ class Exchange:
         relay, request, provider, passage = self._relay, self.head, self._provider, self._passage
         assert request is not None and provider is not None and passage is not None
         now = relay.clock()
+        if self.has_body:
+            self._body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
         receipt.first_byte_ms = (now - self.began) * 1000
         receipt.provider_request_id = provider_request_id(head)
@@ -402,6 +404,11 @@ class Exchange:
         keeps = self._answer_failure(failure, status)
         self._finish(failure)
         self.client.exchange_ended(keeps)
+
+    def crashed(self, error: Exception) -> None:
+        """A fault of ours: the loop's handler is told, the client gets an honest end."""
+        self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        self.fail(Failure(Side.PROXY, self.phase, Kind.INTERNAL, "this proxy has a fault; its log says where"))
 
     def client_left(self) -> None:
         """The client has gone: whatever runs for it is stopped at once."""

@@ -65,8 +65,11 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self.pool.drop(self)
             return
-        self.parser.feed(data)
-        exchange.upstream_read(self.parser)
+        try:
+            self.parser.feed(data)
+            exchange.upstream_read(self.parser)
+        except Exception as error:
+            exchange.crashed(error)
 
     def eof_received(self) -> None:
         """The upstream will send no more. Returning None lets the transport close."""
