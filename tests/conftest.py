@@ -66,6 +66,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
         loop = asyncio._get_running_loop()
         if loop is None or not isinstance(loop, uvloop.Loop):
             pytest_timeout.timeout_sigalrm(item, settings)
+            return
         tasks = "\n".join(map(repr, asyncio.all_tasks(loop)))
         item.stash[_LOOP_ERRORS].append(
             f"Timeout (>{settings.timeout}s), the loop was stopped while there were:\n{tasks}"

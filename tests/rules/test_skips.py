@@ -16,6 +16,7 @@ REASONS: dict[tuple[str, str], str] = {
     ): "recorded traffic is not at hand in a checkout alone; our own transcripts are replayed there",
     ("tests/dialects/sdk.py", "openai_error_of"): "a packager's machine may lack the SDKs; scripts/test has them",
     ("tests/dialects/sdk.py", "anthropic_error_of"): "a packager's machine may lack the SDKs; scripts/test has them",
+    ("tests/dialects/test_gemini.py", "test_the_sdk_raises_for_our_event"): "as above",
     ("tests/bench/test_load.py", "the module"): "the bench reads its figures from /proc: Linux only",
     ("tests/bench/test_machine.py", "the module"): "the bench reads its figures from /proc: Linux only",
 }
