@@ -448,7 +448,8 @@ class Exchange:
     def _release_upstream(self, failure: Failure) -> None:
         upstream = self._upstream
         if upstream is not None:
-            self._end_attempt(failure, 0 if self.answer is None else self.answer.status)
+            head = upstream.parser.head
+            self._end_attempt(failure, 0 if head is None else head.status)
             self._upstream = None
             self._relay.pool.drop(upstream)
         elif self.phase in (Phase.CONNECT, Phase.QUEUE) and self._origin is not None:

@@ -172,7 +172,9 @@ class Stage:
             ring, browser_guard=browser_guard, hosts=frozenset(), streams_per_key=streams_per_key
         )
         given = providers if providers is not None else (openai_provider(), anthropic_provider())
-        snapshot = Snapshot({each.name: each for each in given}, given[0], (("claude-", "anthropic"),)[: len(given) - 1])
+        snapshot = Snapshot(
+            {each.name: each for each in given}, given[0], (("claude-", "anthropic"),)[: len(given) - 1]
+        )
         self.receipts: list[Receipt] = []
         self.relay = Relay(
             self.loop,
