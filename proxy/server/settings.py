@@ -10,7 +10,6 @@ offered to other machines either.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -300,6 +299,8 @@ class _Reading:
 def _nearest(name: str, known: set[str]) -> str | None:
     """The known name that `name` may have been meant to be. Vendors' variables only where nearly every letter agrees:
     an environment holds many variables that are nobody's typo."""
+    import difflib  # 10 ms, spent only where there is something to compare
+
     if name.startswith(("LLM_PROXY", "LLMPROXY")):
         # Without the prefix, which would make all of ours look alike.
         ours = [other.removeprefix(PREFIX) for other in known if other.startswith(PREFIX)]
