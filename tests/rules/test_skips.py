@@ -13,10 +13,6 @@ CLIENTS = ("openai", "anthropic", "google", "ollama")
 
 # (file, function or class in which it happens) -> why the test cannot run everywhere.
 REASONS: dict[tuple[str, str], str] = {
-    (
-        "tests/simulator/test_replay.py",
-        "test_all_recorded_traffic_is_replayed_byte_for_byte",
-    ): "recorded traffic is not at hand in a checkout alone; our own transcripts are replayed there",
     ("tests/bench/test_load.py", "the module"): "the bench reads its figures from /proc: Linux only",
     ("tests/bench/test_machine.py", "the module"): "the bench reads its figures from /proc: Linux only",
 }
