@@ -3,7 +3,11 @@
   relay       Relay: what all connections of one worker share, and the gate that every receipt passes
   client      ClientConnection: bytes of a client in, answers out, in order
   exchange    Exchange: one request with its answer, from head to receipt; ends exactly once
+  request     Passage: what a request head was granted, and the head that it becomes upstream
+  body        RequestBody: held until it was read, or streamed through
+  phases      how long each phase may last
   answer      Answer: an upstream's answer on its way to the client: framing, events, the honest ending
+  local       answers of our own: refusals, failures, OPTIONS
   upstream    UpstreamConnection: one link to a provider
   pool        Pool: idle links for reuse, links in the making, exchanges that wait
   connect     opening a link: names, addresses, proxies, TLS

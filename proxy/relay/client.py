@@ -210,8 +210,11 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     @property
-    def closes_when_idle(self) -> bool:
-        return self._closes_when_idle
+    def can_go_on(self) -> bool:
+        """Whether this connection could carry another request: the one before is read to its end, and all is well."""
+        parser = self.parser
+        is_ending = self._closes_when_idle or self._relay.is_draining
+        return parser.is_complete and parser.failure is None and not is_ending
 
     # -- within -------------------------------------------------------------------------------------------------------
 

@@ -340,7 +340,7 @@ class Exchange:
             detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
             self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
             return False
-        closes = not request.keep_alive or not self.has_body or relay.is_draining or self.client.closes_when_idle
+        closes = not (request.keep_alive and self.has_body and self.client.can_go_on)
         answer = Answer(self.client, request, head, self.call, self.dialect, relay.options.bytes, closes)
         self.answer = answer
         receipt.status = head.status
@@ -422,14 +422,7 @@ class Exchange:
     def _answer_failure(self, failure: Failure, status: int) -> bool:
         """Write an error answer. True if the connection may carry another request."""
         head, client = self.head, self.client
-        keeps = (
-            head is not None
-            and head.keep_alive
-            and (self.has_body or client.parser.is_complete)
-            and not client.closes_when_idle
-            and not self._relay.is_draining
-            and client.parser.failure is None
-        )
+        keeps = head is not None and head.keep_alive and client.can_go_on
         answer, size = error_answer(head, self.dialect, failure, status, self.id, keeps)
         self.receipt.status = status
         self.receipt.bytes_out = size
@@ -440,7 +433,7 @@ class Exchange:
         head = self.head
         assert head is not None
         self.receipt.status = 204
-        keeps = head.keep_alive and self.client.parser.is_complete
+        keeps = head.keep_alive and self.client.can_go_on
         self.client.write(options_answer(head, keeps))
         self._finish(None)
         self.client.exchange_ended(keeps)

@@ -2,6 +2,7 @@
 
   head        RequestHead, ResponseHead, Framing; which fields travel and which end here
   requests    RequestParser: bytes of a client -> head, body pieces, end, or a Failure
+  chunked     ChunkDecoder: the chunked coding of requests
   responses   ResponseParser: bytes of an upstream -> head, body pieces, end, or a Failure
   encode      heads and chunks -> bytes
   sse         EventCutter: where events end in a stream of bytes
