@@ -123,7 +123,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_full = True
         self._full_since = self._relay.clock()
         self._full_size = self.transport.get_write_buffer_size()
-        self.deadline = min(self.deadline, self._full_since + STALL_STEP)
+        self.watch_stall()
         if self.exchange is not None:
             self.exchange.client_full()
 
@@ -132,6 +132,7 @@ class ClientConnection(asyncio.Protocol):
         if self.exchange is not None:
             self.exchange.client_drained()
         elif self._state == _OPEN:
+            self.resume_reading()
             self._advance()
 
     # -- the exchange's side ------------------------------------------------------------------------------------------
@@ -163,8 +164,11 @@ class ClientConnection(asyncio.Protocol):
             return
         now = relay.clock()
         self.began = now
+        self.parser.pieces = []  # of a request that was refused unread: they are not the next one's
         self.parser.next()
         self.deadline = now + (relay.seconds.head if self.parser.has_begun else relay.seconds.idle)
+        if self.is_full:
+            self.watch_stall()
         if not self.is_reading:
             self.resume_reading()
         if self.parser.has_begun and not self._advancing:
@@ -203,6 +207,10 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSING
         self.transport.abort()
 
+    def watch_stall(self) -> None:
+        """While the client is full it is looked at often, whatever else it waits for."""
+        self.deadline = min(self.deadline, self._relay.clock() + STALL_STEP)
+
     def close_when_idle(self) -> None:
         """For shutdown: finish the exchange that runs, take no other."""
         self._closes_when_idle = True
@@ -226,6 +234,8 @@ class ClientConnection(asyncio.Protocol):
         try:
             while self._state == _OPEN and self._step():
                 pass
+        except Exception as error:
+            self._crashed(error)
         finally:
             self._advancing = False
         if self._state == _OPEN:
@@ -236,8 +246,10 @@ class ClientConnection(asyncio.Protocol):
         parser = self.parser
         exchange = self.exchange
         if exchange is None:
-            if self.is_full:
-                return False  # a client that does not read its answers gets no more of them
+            if self.is_full:  # a client that does not read its answers gets no more of them, and is not read either
+                if parser.has_begun:
+                    self.pause_reading()
+                return False
             if parser.head is None and parser.failure is None:
                 if parser.has_begun:
                     self.deadline = self.began + self._relay.seconds.head
@@ -297,6 +309,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.close()
 
     def _crashed(self, error: Exception) -> None:
+        self._closes_when_idle = True  # whatever state this left behind serves no further request
         if self.exchange is None:
             self.exchange = Exchange(self, self._relay, None, self.began)
         self.exchange.crashed(error)
@@ -309,9 +322,10 @@ class ClientConnection(asyncio.Protocol):
                 detail = "the client does not read its answer"
                 self.exchange.fail(Failure(Side.CLIENT, self.exchange.phase, Kind.CLIENT_STALLED, detail))
             self.abort()
-        elif self.exchange is not None:
-            due = self.exchange.check(now)
-            self.deadline = min(due, now + STALL_STEP) if self.is_full else due
+        elif (exchange := self.exchange) is not None:
+            due = exchange.check(now)
+            if self.exchange is exchange:  # else it has failed, and what follows has set its own deadline
+                self.deadline = min(due, now + STALL_STEP) if self.is_full else due
         elif self.is_full:
             self.deadline = now + STALL_STEP
         elif self.parser.has_begun:

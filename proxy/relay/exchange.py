@@ -233,7 +233,9 @@ class Exchange:
         if self.has_body:
             self._body.end(upstream, head.framing)
             self._sent()
-        elif not upstream.is_full:
+        elif upstream.is_full:
+            self._enter(Phase.SEND, self._relay.seconds.send)
+        else:
             self._enter(Phase.BODY, self._relay.seconds.body)
             self.client.resume_reading()
 
@@ -371,6 +373,8 @@ class Exchange:
         assert upstream is not None and head is not None
         self._upstream = None
         if parser.is_clean and head.keep_alive and self.has_body and not upstream.is_full and not upstream.is_lost:
+            if self.client.is_full:  # for whose sake it was paused; who takes it next must be able to read
+                upstream.transport.resume_reading()
             self._relay.pool.give(upstream, self._relay.clock())
         else:
             self._relay.pool.drop(upstream)
@@ -485,6 +489,8 @@ class Exchange:
         self.since = since
         due = since + (phases.STEP if phase is Phase.SEND else limit)
         self.client.deadline = due if due < self.total_due else self.total_due
+        if self.client.is_full:
+            self.client.watch_stall()
 
     def check(self, now: float) -> float:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Connector = Callable[["Pool", Origin], Awaitable[UpstreamConnection]]
 
 
+_LOST_AT_ONCE = Failure(
+    Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "the provider closed the connection as soon as it was made"
+)
+
+
 class _Links:
     """What belongs to one origin."""
 
@@ -114,7 +119,7 @@ class Pool:
         if connection.transport.is_closing() or now - connection.born >= options.age_seconds:
             self.drop(connection)
         elif links.waiting:
-            links.waiting.popleft().connected(connection, True)
+            _hand_over(connection, links.waiting.popleft(), True)
         elif len(links.idle) >= options.max_idle:
             self.drop(connection)
         else:
@@ -152,18 +157,26 @@ class Pool:
     async def _open(self, origin: Origin, links: _Links, exchange: Exchange) -> None:
         try:
             connection = await self._connector(self, origin)
-        except ConnectFailed as error:
+        except Exception as error:
             links.open -= 1
             if exchange in self._making:
                 self._making.remove(exchange)
-                exchange.connect_failed(error.failure)
+                if isinstance(error, ConnectFailed):
+                    exchange.connect_failed(error.failure)
+                else:
+                    exchange.crashed(error)
             self._serve_next(origin, links)
             return
         self.opened += 1
+        if connection.is_lost:  # between its handshake and this turn of the loop; it has been counted out
+            if exchange in self._making:
+                self._making.remove(exchange)
+                exchange.connect_failed(_LOST_AT_ONCE)
+            return
         self._deadlines.add(connection)
         if exchange in self._making:
             self._making.remove(exchange)
-            exchange.connected(connection, False)
+            _hand_over(connection, exchange, False)
         else:
             self.give(connection, self.clock())
 
@@ -172,3 +185,11 @@ class Pool:
         for links in list(self._links.values()):
             for connection in list(links.idle):
                 self.drop(connection)
+
+
+def _hand_over(connection: UpstreamConnection, exchange: Exchange, reused: bool) -> None:
+    """A fault here is this exchange's: neither the task's nor that of whoever gave the link back."""
+    try:
+        exchange.connected(connection, reused)
+    except Exception as error:
+        exchange.crashed(error)

@@ -86,8 +86,11 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self.pool.drop(self)
             return
-        self.parser.eof()
-        exchange.upstream_read(self.parser)
+        try:
+            self.parser.eof()
+            exchange.upstream_read(self.parser)
+        except Exception as error:
+            exchange.crashed(error)
 
     def pause_writing(self) -> None:
         self.is_full = True
