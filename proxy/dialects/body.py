@@ -119,15 +119,16 @@ class MemberReader:
         if not body.isascii():
             _check_utf8(body)
         pairs, is_exact = _read_pairs(body)
+        names, folded = self._names, self._folded
         raw: dict[str, bytes] = {}
         for key, value in pairs.items():
             name = str(key)
-            if name in self._names:
+            if name in names:
                 if name in raw:
                     raise UnreadableBody(f'"{name}" occurs twice in the body')
                 raw[name] = bytes(value)
-            elif name.casefold() in self._folded:
-                raise UnreadableBody(f'"{self._folded[name.casefold()]}" must be written in exactly this letter case')
+            elif name.casefold() in folded:
+                raise UnreadableBody(f'"{folded[name.casefold()]}" must be written in exactly this letter case')
         members = Members(body, raw, pairs)
         if not is_exact:
             for name in raw:

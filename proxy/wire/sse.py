@@ -72,8 +72,8 @@ class EventCutter:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that may be written now, b"" if all of `data` has to wait. Sets `block`."""
-        # The usual read is whole events: 0.16 us for 300 bytes (python -m timeit -s "from proxy.wire.sse import *;
-        # c = EventCutter(EventFraming.SSE); d = b'data: ' + b'x' * 292 + b'\n\n'" "c.feed(d)")
+        # The usual read is whole events: 0.15 us for 300 bytes (python -m timeit -s "from proxy.wire.sse import
+        # EventCutter as C, EventFraming as F; c = C(F.SSE); d = b'data: ' + b'x' * 292 + b'\n\n'" "c.feed(d)")
         if not self._event_size and data.endswith(self._clean_ends) and len(data) <= self._event_limit:
             self.block = data
             return data
