@@ -68,9 +68,9 @@ async def ask(port: int, data: bytes, until: bytes | None = None) -> Seen:
         writer.transport.abort()
 
 
-def with_simulator(test: Callable[[Simulator], Awaitable[None]], **options: Any) -> None:
-    """Run `test` against a started simulator. Anything that reaches the loop's handler, and any connection or task left
-    over, is a failure."""
+def with_simulator(test: Callable[[Simulator], Awaitable[None]], *, loop: Any = None, **options: Any) -> None:
+    """Run `test` against a started simulator, on asyncio's own loop or one made by `loop`. Anything that reaches the
+    loop's handler, and any connection left over, is a failure."""
 
     async def run() -> None:
         problems: list[dict[str, Any]] = []
@@ -84,7 +84,8 @@ def with_simulator(test: Callable[[Simulator], Awaitable[None]], **options: Any)
         assert simulator.open_connections == 0
         assert problems == []
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 def dechunk(body: bytes) -> list[bytes]:

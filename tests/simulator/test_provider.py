@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 import trustme
+import uvloop
 
 from proxy.simulator.faults import WORDS, FaultError
 from proxy.simulator.provider import Simulator
@@ -470,6 +471,16 @@ def test_model_header_and_default_each_over_the_one_before() -> None:
     with_simulator(test, default="events=1")
 
 
+def test_plain_in_the_header_forgets_the_model_in_the_path() -> None:
+    async def test(simulator: Simulator) -> None:
+        path = "/v1/models/sim-events:2:streamGenerateContent?alt=sse"
+        for spec, count in [("", 2), ("plain", 8)]:
+            seen = await ask(simulator.port, request(spec, path), b"0\r\n\r\n")
+            assert len(dechunk(seen.body)) == count + 2
+
+    with_simulator(test)
+
+
 def test_wrong_specs_are_answered_with_every_problem() -> None:
     async def test(simulator: Simulator) -> None:
         for sent in (request("ctu=3 gzip=1"), request(model="sim:ctu=3,gzip=1")):
@@ -547,6 +558,23 @@ def test_tls() -> None:
             writer.transport.abort()
 
     with_simulator(test, ssl=server)
+
+
+def test_endings_on_uvloop() -> None:
+    async def test(simulator: Simulator) -> None:
+        for spec, deltas_seen, end in [
+            ("cut=3", 3, "eof"),
+            ("cut-rst=3", 3, "reset"),
+            ("stall=2", 2, "open"),
+            ("drop", 8, "eof"),
+            ("", 8, "open"),
+        ]:
+            seen = await ask(simulator.port, request(spec))
+            assert (len(deltas(dechunk(seen.body))), seen.end) == (deltas_seen, end), spec
+        for spec, end in [("refuse", "reset"), ("reset", "reset"), ("drop-request", "eof"), ("silent", "open")]:
+            assert await ask(simulator.port, request(spec)) == Seen(b"", end), spec
+
+    with_simulator(test, loop=uvloop.new_event_loop)
 
 
 def test_every_word_is_tried_here() -> None:
