@@ -174,6 +174,9 @@ def _v1_route(method: bytes, path: bytes, snapshot: Snapshot, head_get: HeadGet)
         provider = _of_family("anthropic", snapshot)
         if provider is not None:
             return Route(PLAIN, False, provider, path)
+    # Google's client lists models at /v1/models as well; only the carrier of its key tells it from OpenAI's.
+    if path.startswith(b"/v1/models") and head_get(b"x-goog-api-key") is not None:
+        return _gemini_route(method, path, snapshot)
     if snapshot.default is None:
         return _no_default()
     return Route(PLAIN, False, snapshot.default, path)

@@ -177,6 +177,14 @@ def test_the_version_field_tells_anthropics_client_from_openais(path: str) -> No
     assert way(path, method="GET", anthropic_version="2023-06-01") == ("anthropic", path, "plain", None)
 
 
+def test_the_carrier_of_the_key_tells_googles_client_from_openais() -> None:
+    carried = {"x_goog_api_key": "k", "method": "GET"}
+    for path in ("/v1/models", "/v1/models/gemini-2"):
+        assert way(path, **carried) == ("gemini", path, "plain", None)
+        assert way(path, method="GET") == ("openai", path, "plain", None)
+    assert way("/v1/files", **carried) == ("openai", "/v1/files", "plain", None)
+
+
 def test_models_with_colons_are_not_mistaken_for_gemini() -> None:
     assert way("/v1/models/ft:gpt-4o:me::id", method="DELETE") == (
         "openai",

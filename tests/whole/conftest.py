@@ -45,7 +45,8 @@ def provider(_provider: Provider) -> Provider:
 
 @pytest.fixture
 def sidecar(_sidecar: Sidecar) -> Sidecar:
-    """A sidecar before `provider`, with the key KEY."""
+    """A sidecar before `provider`, with the key KEY. `receipts` holds this test's."""
+    _sidecar.mark()
     return _sidecar
 
 

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Sidecar:
         self.stderr = b""
         self.may_log_errors = False
         self.may_end = False
+        self._mark = 0
         self._changed = threading.Condition()
         whole = {
             "PATH": os.environ.get("PATH", ""),
@@ -106,12 +108,22 @@ class Sidecar:
 
     @property
     def receipts(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if "ended_by" in line]
+        """Since `mark`, in the order of endings."""
+        return [line for line in self.lines if "ended_by" in line][self._mark :]
 
-    def wait_for_receipts(self, count: int, after: int = 0) -> list[dict[str, Any]]:
-        """The receipts from number `after` on, once there are `count` of them."""
-        self.wait_until(lambda: len(self.receipts) >= after + count, f"{count} receipts after {after}")
-        return self.receipts[after:]
+    def wait_for_receipts(self, count: int) -> list[dict[str, Any]]:
+        """The receipts since `mark`, once there are `count` of them."""
+        self.wait_until(lambda: len(self.receipts) >= count, f"{count} receipts")
+        return self.receipts
+
+    def mark(self) -> None:
+        """Forget the receipts of others. A request of our own goes through first: those before it are written then."""
+        path = f"/mark-{len(self.lines)}"
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as link:
+            link.sendall(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode())
+            assert link.recv(1)
+            self.wait_for_line(lambda line: line.get("path") == path)
+        self._mark = sum("ended_by" in line for line in self.lines)
 
     @property
     def errors(self) -> list[dict[str, Any]]:

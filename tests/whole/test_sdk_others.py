@@ -33,22 +33,20 @@ def llama(sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch) -> Iterator[ollama.
 
 
 def test_gemini_whole(gemini: genai.Client, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     answer = gemini.models.generate_content(model="gemini-2.5-flash", contents="hello")
     assert answer.text == TEXT and answer.usage_metadata is not None
     (seen,) = provider.seen()
     assert seen.target == "/v1/models/gemini-2.5-flash:generateContent"
     assert seen.get("x-goog-api-key") == "upstream-gemini"
-    (receipt,) = sidecar.wait_for_receipts(1, before)
+    (receipt,) = sidecar.wait_for_receipts(1)
     assert receipt["provider"] == "gemini" and receipt["dialect"] == "gemini"
     assert receipt["model_requested"] == "gemini-2.5-flash"
 
 
 def test_gemini_streamed(gemini: genai.Client, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     chunks = list(gemini.models.generate_content_stream(model="gemini-2.5-flash", contents="hello"))
     assert len(chunks) > 1 and "".join(chunk.text or "" for chunk in chunks) == TEXT
-    (receipt,) = sidecar.wait_for_receipts(1, before)
+    (receipt,) = sidecar.wait_for_receipts(1)
     assert receipt["stream"] is True and receipt["complete"] is True
 
 
@@ -86,21 +84,19 @@ def test_gemini_async(sidecar: Sidecar, provider: Provider) -> None:
 
 
 def test_ollama_whole(llama: ollama.Client, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     assert llama.chat("llama3", HELLO).message.content == TEXT
     assert llama.generate("llama3", "hello").response == TEXT
     assert [seen.target for seen in provider.seen()] == ["/api/chat", "/api/generate"]
-    receipts = sidecar.wait_for_receipts(2, before)
+    receipts = sidecar.wait_for_receipts(2)
     assert {receipt["dialect"] for receipt in receipts} == {"ollama"} and all(not r["stream"] for r in receipts)
 
 
 def test_ollama_streamed(llama: ollama.Client, provider: Provider, sidecar: Sidecar) -> None:
-    before = len(sidecar.receipts)
     parts = list(llama.chat("llama3", HELLO, stream=True))
     assert len(parts) > 1 and "".join(part.message.content or "" for part in parts) == TEXT and parts[-1].done
     pieces = list(llama.generate("llama3", "hello", stream=True))
     assert "".join(piece.response for piece in pieces) == TEXT
-    assert all(r["stream"] and r["complete"] for r in sidecar.wait_for_receipts(2, before))
+    assert all(r["stream"] and r["complete"] for r in sidecar.wait_for_receipts(2))
 
 
 def test_ollama_lists(llama: ollama.Client, provider: Provider) -> None:
