@@ -3,6 +3,7 @@
   relay       Relay: what all connections of one worker share, and the gate that every receipt passes
   client      ClientConnection: bytes of a client in, answers out, in order
   exchange    Exchange: one request with its answer, from head to receipt; ends exactly once
+  attempt     Attempt: one try at one target: a link, the request on it, a stale link replaced
   request     Passage: what a request head was granted, and the head that it becomes upstream
   body        RequestBody: held until it was read, or streamed through
   phases      how long each phase may last

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from proxy.catalog.snapshot import Origin, Provider
 from proxy.dialects.call import Call, Dialect, UnreadableBody
-from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, status_of
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side, status_of
 from proxy.policy.router import PLAIN, dialect_of, plan
 from proxy.relay import phases
 from proxy.relay.answer import Answer, provider_request_id
+from proxy.relay.attempt import Attempt
 from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
 from proxy.relay.request import Passage, pass_in
@@ -33,16 +33,11 @@ if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
     from proxy.relay.relay import Relay
 
-# A pooled link that died while idle answers a request with its end within one round trip. Later than this the upstream
-# may have begun to work, and a second try could be billed twice (HTTP.md 4.10).
-STALE_SECONDS = 1.0
-
 
 class Exchange:
     __slots__ = (
-        "answer", "began", "call", "client", "dialect", "has_body", "head", "id", "limit", "phase", "receipt", "since",
-        "total_due", "_attempt_began", "_body", "_has_retried", "_has_stream", "_origin", "_passage", "_provider",
-        "_relay", "_reused", "_sent_at", "_upstream", "_upstream_head",
+        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "phase", "receipt",
+        "since", "total_due", "_attempt", "_has_stream", "_passage", "_relay",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -60,14 +55,8 @@ class Exchange:
         self._relay = relay
         self._passage: Passage | None = None
         self._has_stream = False
-        self._body = RequestBody(relay)
-        self._has_retried = False
-        self._origin: Origin | None = None
-        self._provider: Provider | None = None
-        self._upstream: UpstreamConnection | None = None
-        self._upstream_head = b""
-        self._reused = False
-        self._attempt_began = self._sent_at = began
+        self.body = RequestBody(relay)
+        self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
         self.receipt = Receipt(
             id=self.id,
@@ -95,14 +84,14 @@ class Exchange:
         chosen = passage.route
         self.dialect = chosen.dialect
         self.receipt.dialect = chosen.dialect.name
-        body = self._body
+        body = self.body
         body.hold(chosen.reads_body)
         if body.limit and head.length > body.limit:
             return self.fail(_too_large(body.limit))
         if head.expects_continue and not self.client.parser.received:
             self.client.write(encode.CONTINUE)
         if chosen.reads_body:
-            self._enter(Phase.BODY, self._relay.seconds.body)
+            self.enter(Phase.BODY, self._relay.seconds.body)
         else:
             self._dispatch()
 
@@ -125,16 +114,15 @@ class Exchange:
 
     def body_received(self, pieces: list[bytes]) -> None:
         """`pieces` of the request body. Held, or sent on at once."""
-        body, received = self._body, self.client.parser.received
+        body, received = self.body, self.client.parser.received
         self.receipt.bytes_in = received
         if body.limit and received > body.limit:
             return self.fail(_too_large(body.limit))
         if self.phase is Phase.BODY:
             self.since = self._relay.clock()
-        upstream = self._upstream
-        if upstream is not None and not body.is_held:
-            assert self.head is not None
-            body.forward(upstream, pieces, self.head.framing)
+        attempt = self._attempt
+        if attempt is not None and attempt.upstream is not None:
+            attempt.forward(pieces)
             return
         body.keep(pieces)
         if not body.has_room:
@@ -146,12 +134,10 @@ class Exchange:
     def body_ended(self) -> None:
         """The request body is complete."""
         self.has_body = True
-        if self._body.is_held:
+        if self.body.is_held:
             self._read_body()
-        elif self._upstream is not None:
-            assert self.head is not None
-            self._body.end(self._upstream, self.head.framing)
-            self._sent()
+        elif self._attempt is not None:
+            self._attempt.body_ended()
 
     def _read_body(self) -> None:
         head, passage = self.head, self._passage
@@ -162,7 +148,7 @@ class Exchange:
         try:
             if coding is not None and coding.lower() != b"identity":
                 raise UnreadableBody("send the request body without a content-encoding: it must be read to be routed")
-            self.call = chosen.dialect.read_call(self._body.whole(), chosen.path, head.query)
+            self.call = chosen.dialect.read_call(self.body.whole(), chosen.path, head.query)
         except UnreadableBody as error:
             return self.fail(Failure(Side.CLIENT, Phase.ADMIT, Kind.UNREADABLE_BODY, str(error)))
         self.receipt.model_requested = self.call.model
@@ -183,96 +169,14 @@ class Exchange:
                 return self.fail(refused)
             self._has_stream = True
         if target.model is not None and call is not None and call.model_span is not None:
-            self._body.replace(call.model_span, orjson.dumps(target.model))
+            self.body.replace(call.model_span, orjson.dumps(target.model))
         provider = target.provider
-        self._provider = provider
         self.receipt.provider = provider.name
-        self._origin = provider.origin
         identity = call is not None and call.stream and relay.options.identity
-        size = self._body.size if self._body.is_held else None
-        lines = relay.provider_lines(provider)
-        self._upstream_head = passage.upstream_head(head, target, lines, relay.name, size, identity)
-        self._connect(is_fresh=False)
-
-    # -- the attempt --------------------------------------------------------------------------------------------------
-
-    def _connect(self, is_fresh: bool) -> None:
-        """Take an idle link, or have one opened. `is_fresh`: a pooled one has just failed, take no other."""
-        relay, origin = self._relay, self._origin
-        assert origin is not None
-        self._attempt_began = relay.clock()
-        upstream = None if is_fresh else relay.pool.take(origin)
-        if upstream is not None:
-            self.connected(upstream, True)
-            return
-        self._enter(Phase.CONNECT, inf)  # which keeps its own time (connect)
-        failure = relay.pool.request(origin, self)
-        if failure is not None:
-            self.fail(failure)
-
-    def queued(self) -> None:
-        self._enter(Phase.QUEUE, self._relay.seconds.queue)
-
-    def connected(self, upstream: UpstreamConnection, reused: bool) -> None:
-        """A link is ours: write the head and what is there of the body, in this same call stack."""
-        head = self.head
-        assert head is not None
-        self._upstream = upstream
-        self._reused = reused
-        upstream.exchange = self
-        upstream.uses += 1
-        upstream.parser.expect(head.method)
-        now = self._relay.clock()
-        if not reused:
-            self.receipt.connect_ms = (now - self._attempt_began) * 1000
-        if self._body.is_held:
-            self._body.send_held(upstream, self._upstream_head)
-            self._sent()
-            return
-        self._body.send_kept(upstream, self._upstream_head, head.framing)
-        if self.has_body:
-            self._body.end(upstream, head.framing)
-            self._sent()
-        elif upstream.is_full:
-            self._enter(Phase.SEND, self._relay.seconds.send)
-        else:
-            self._enter(Phase.BODY, self._relay.seconds.body)
-            self.client.resume_reading()
-
-    def _sent(self) -> None:
-        """All of the request is written; it may still wait in our buffer."""
-        upstream = self._upstream
-        assert upstream is not None
-        if upstream.is_full and self.answer is None:
-            self._enter(Phase.SEND, self._relay.seconds.send)
-        else:
-            self._await_answer()
-
-    def _await_answer(self) -> None:
-        call, seconds = self.call, self._relay.seconds
-        if self.answer is None:
-            is_stream = call is not None and call.stream
-            self._enter(Phase.FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary)
-        self._sent_at = self.since
-
-    def upstream_full(self) -> None:
-        """The upstream takes no more for now."""
-        if not self.has_body:
-            self.client.pause_reading()
-            if self.phase is Phase.BODY:
-                self._enter(Phase.SEND, self._relay.seconds.send)
-
-    def upstream_drained(self) -> None:
-        if not self.has_body:
-            if self.phase is Phase.SEND:
-                self._enter(Phase.BODY, self._relay.seconds.body)
-            self.client.resume_reading()
-        elif self.phase is Phase.SEND:
-            self._await_answer()
-
-    def connect_failed(self, failure: Failure) -> None:
-        if self.phase is not Phase.DONE:
-            self.fail(failure)
+        size = self.body.size if self.body.is_held else None
+        lines = passage.upstream_head(head, target, relay.provider_lines(provider), relay.name, size, identity)
+        self._attempt = Attempt(self, relay, head, provider, lines)
+        self._attempt.begin()
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
@@ -285,7 +189,9 @@ class Exchange:
             head = parser.head
             if head is None:
                 if failure is not None:
-                    self._lost(failure)
+                    failure = failure._replace(phase=self.phase)
+                    if self._attempt is None or not self._attempt.replace_stale(failure):
+                        self.fail(failure)
                 return
             if not self._begin_answer(head):
                 return
@@ -308,33 +214,13 @@ class Exchange:
         elif is_last:
             self._answer_ended(answer, parser)
 
-    def _lost(self, failure: Failure) -> None:
-        """The link died, or broke HTTP, before an answer. A pooled one that was dead already is tried again, once."""
-        upstream, relay = self._upstream, self._relay
-        assert upstream is not None
-        is_stale = (
-            failure.kind is Kind.RESET
-            and self._reused
-            and not self._has_retried
-            and not upstream.parser.has_begun
-            and (self._body.is_held or (self.has_body and not self.receipt.bytes_in))
-            and relay.clock() - self._sent_at < STALE_SECONDS
-        )
-        failure = failure._replace(phase=self.phase)
-        if not is_stale:
-            return self.fail(failure)
-        self._end_attempt(failure, 0)
-        self._has_retried = True
-        self._upstream = None
-        relay.pool.drop(upstream)
-        self._connect(is_fresh=True)
-
     def _begin_answer(self, head: ResponseHead) -> bool:
-        relay, request, provider, passage = self._relay, self.head, self._provider, self._passage
-        assert request is not None and provider is not None and passage is not None
+        relay, request, attempt, passage = self._relay, self.head, self._attempt, self._passage
+        assert request is not None and attempt is not None and passage is not None
+        provider = attempt.provider
         now = relay.clock()
         if self.has_body:
-            self._body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
+            self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
         receipt.first_byte_ms = (now - self.began) * 1000
         receipt.provider_request_id = provider_request_id(head)
@@ -347,16 +233,16 @@ class Exchange:
         self.answer = answer
         receipt.status = head.status
         if answer.is_stream:
-            self._enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, self._sent_at)
+            self.enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, attempt.sent_at)
         else:
-            self._enter_at(Phase.STREAM, relay.seconds.stream, now)
+            self.enter_at(Phase.STREAM, relay.seconds.stream, now)
         if self.client.is_full:
             self.client_full()
         return True
 
     def _first_event(self, now: float) -> None:
         self.receipt.first_event_ms = (now - self.began) * 1000
-        self._enter(Phase.STREAM, self._relay.seconds.stream)
+        self.enter(Phase.STREAM, self._relay.seconds.stream)
 
     def _answer_ended(self, answer: Answer, parser: ResponseParser) -> None:
         if answer.lacks_end:
@@ -368,10 +254,10 @@ class Exchange:
             failure = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, f"the provider answered {answer.status}")
         elif answer.watch is not None and answer.watch.has_error:
             failure = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
-        self._end_attempt(failure, answer.status)
-        upstream, head = self._upstream, parser.head
-        assert upstream is not None and head is not None
-        self._upstream = None
+        attempt, head = self._attempt, parser.head
+        assert attempt is not None and attempt.upstream is not None and head is not None
+        attempt.end(failure, answer.status)
+        upstream, attempt.upstream = attempt.upstream, None
         if parser.is_clean and head.keep_alive and self.has_body and not upstream.is_full and not upstream.is_lost:
             if self.client.is_full:  # for whose sake it was paused; who takes it next must be able to read
                 upstream.transport.resume_reading()
@@ -383,13 +269,27 @@ class Exchange:
 
     def client_full(self) -> None:
         """The client does not keep up: stop reading from the upstream."""
-        if self._upstream is not None and self.answer is not None and not self._upstream.is_lost:
-            self._upstream.transport.pause_reading()
+        upstream = self._upstream
+        if upstream is not None and self.answer is not None and not upstream.is_lost:
+            upstream.transport.pause_reading()
 
     def client_drained(self) -> None:
-        if self._upstream is not None and not self._upstream.is_lost:
+        upstream = self._upstream
+        if upstream is not None and not upstream.is_lost:
             self.since = self._relay.clock()  # the pause was the client's, not the upstream's
-            self._upstream.transport.resume_reading()
+            upstream.transport.resume_reading()
+
+    def upstream_full(self) -> None:
+        if self._attempt is not None:
+            self._attempt.upstream_full()
+
+    def upstream_drained(self) -> None:
+        if self._attempt is not None:
+            self._attempt.upstream_drained()
+
+    @property
+    def _upstream(self) -> UpstreamConnection | None:
+        return None if self._attempt is None else self._attempt.upstream
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
@@ -399,7 +299,7 @@ class Exchange:
             return
         answer = self.answer
         status = status_of(failure)
-        self._release_upstream(failure)
+        self._give_up(failure)
         if answer is not None:
             answer.break_off(failure, status, self.id)
             self._finish(failure)
@@ -419,7 +319,7 @@ class Exchange:
         if self.phase is Phase.DONE:
             return
         failure = Failure(Side.CLIENT, self.phase, Kind.CLIENT_LEFT, "the client closed the connection")
-        self._release_upstream(failure)
+        self._give_up(failure)
         self.client.exchange = None
         self._finish(failure)
 
@@ -442,27 +342,16 @@ class Exchange:
         self._finish(None)
         self.client.exchange_ended(keeps)
 
-    def _release_upstream(self, failure: Failure) -> None:
-        upstream = self._upstream
-        if upstream is not None:
-            head = upstream.parser.head
-            self._end_attempt(failure, 0 if head is None else head.status)
-            self._upstream = None
-            self._relay.pool.drop(upstream)
-        elif self.phase in (Phase.CONNECT, Phase.QUEUE) and self._origin is not None:
-            self._end_attempt(failure, 0)
-            self._relay.pool.withdraw(self._origin, self)
-
-    def _end_attempt(self, failure: Failure | None, status: int) -> None:
-        assert self._provider is not None
-        started = (self._attempt_began - self.began) * 1000
-        self.receipt.attempts.append(Attempt(self._provider.name, started, self._reused, status, failure))
+    def _give_up(self, failure: Failure) -> None:
+        if self._attempt is not None:
+            self._attempt.give_up(failure)
+            self._attempt = None
 
     def _finish(self, failure: Failure | None) -> None:
         """The one end of every exchange: give back what was taken, write the receipt."""
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = Phase.DONE
-        self._body.release()
+        self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
         receipt.total_ms = (relay.clock() - self.began) * 1000
@@ -480,10 +369,10 @@ class Exchange:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _enter(self, phase: Phase, limit: float) -> None:
-        self._enter_at(phase, limit, self._relay.clock())
+    def enter(self, phase: Phase, limit: float) -> None:
+        self.enter_at(phase, limit, self._relay.clock())
 
-    def _enter_at(self, phase: Phase, limit: float, since: float) -> None:
+    def enter_at(self, phase: Phase, limit: float, since: float) -> None:
         self.phase = phase
         self.limit = limit
         self.since = since

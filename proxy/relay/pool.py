@@ -22,7 +22,7 @@ from proxy.relay.tasks import Tasks
 from proxy.relay.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from proxy.relay.exchange import Exchange
+    from proxy.relay.attempt import Attempt
 
 Connector = Callable[["Pool", Origin], Awaitable[UpstreamConnection]]
 
@@ -40,7 +40,7 @@ class _Links:
     def __init__(self) -> None:
         self.idle: list[UpstreamConnection] = []
         self.open = 0  # idle, in use and in the making
-        self.waiting: deque[Exchange] = deque()
+        self.waiting: deque[Attempt] = deque()
 
 
 class Pool:
@@ -64,7 +64,7 @@ class Pool:
         self._tasks = tasks
         self._connector = connector
         self._links: dict[Origin, _Links] = {}
-        self._making: set[Exchange] = set()
+        self._making: set[Attempt] = set()
         self.opened = 0
 
     @property
@@ -88,28 +88,28 @@ class Pool:
             self._forget(connection, links)
         return None
 
-    def request(self, origin: Origin, exchange: Exchange) -> Failure | None:
-        """Open a link for `exchange`, or let it wait for one; a Failure if neither may be. Later calls
-        `exchange.connected` or `exchange.connect_failed`, unless `withdraw` comes first."""
+    def request(self, origin: Origin, attempt: Attempt) -> Failure | None:
+        """Open a link for `attempt`, or let it wait for one; a Failure if neither may be. Later calls
+        `attempt.connected` or `attempt.connect_failed`, unless `withdraw` comes first."""
         links = self._links.get(origin)
         if links is None:
             links = self._links[origin] = _Links()
         if links.open < self._options.max_connections:
-            self._make(origin, links, exchange)
+            self._make(origin, links, attempt)
         elif not self._queues or len(links.waiting) >= self._options.queue:
             detail = f"all {self._options.max_connections} connections to the provider are in use; try again soon"
             return Failure(Side.PROXY, Phase.QUEUE, Kind.OVERLOADED, detail)
         else:
-            exchange.queued()
-            links.waiting.append(exchange)
+            attempt.queued()
+            links.waiting.append(attempt)
         return None
 
-    def withdraw(self, origin: Origin, exchange: Exchange) -> None:
-        """`exchange` ended while it waited. A link in the making is not called off: it will serve the next one."""
-        self._making.discard(exchange)
+    def withdraw(self, origin: Origin, attempt: Attempt) -> None:
+        """`attempt` ended while it waited. A link in the making is not called off: it will serve the next one."""
+        self._making.discard(attempt)
         links = self._links.get(origin)
-        if links is not None and exchange in links.waiting:
-            links.waiting.remove(exchange)
+        if links is not None and attempt in links.waiting:
+            links.waiting.remove(attempt)
 
     def give(self, connection: UpstreamConnection, now: float) -> None:
         """A link whose answer ended cleanly."""
@@ -149,34 +149,34 @@ class Pool:
             self._links[origin] = links
             self._make(origin, links, links.waiting.popleft())
 
-    def _make(self, origin: Origin, links: _Links, exchange: Exchange) -> None:
+    def _make(self, origin: Origin, links: _Links, attempt: Attempt) -> None:
         links.open += 1
-        self._making.add(exchange)
-        self._tasks.start(self._open(origin, links, exchange))
+        self._making.add(attempt)
+        self._tasks.start(self._open(origin, links, attempt))
 
-    async def _open(self, origin: Origin, links: _Links, exchange: Exchange) -> None:
+    async def _open(self, origin: Origin, links: _Links, attempt: Attempt) -> None:
         try:
             connection = await self._connector(self, origin)
         except Exception as error:
             links.open -= 1
-            if exchange in self._making:
-                self._making.remove(exchange)
+            if attempt in self._making:
+                self._making.remove(attempt)
                 if isinstance(error, ConnectFailed):
-                    exchange.connect_failed(error.failure)
+                    attempt.connect_failed(error.failure)
                 else:
-                    exchange.crashed(error)
+                    attempt.crashed(error)
             self._serve_next(origin, links)
             return
         self.opened += 1
         if connection.is_lost:  # between its handshake and this turn of the loop; it has been counted out
-            if exchange in self._making:
-                self._making.remove(exchange)
-                exchange.connect_failed(_LOST_AT_ONCE)
+            if attempt in self._making:
+                self._making.remove(attempt)
+                attempt.connect_failed(_LOST_AT_ONCE)
             return
         self._deadlines.add(connection)
-        if exchange in self._making:
-            self._making.remove(exchange)
-            _hand_over(connection, exchange, False)
+        if attempt in self._making:
+            self._making.remove(attempt)
+            _hand_over(connection, attempt, False)
         else:
             self.give(connection, self.clock())
 
@@ -187,9 +187,9 @@ class Pool:
                 self.drop(connection)
 
 
-def _hand_over(connection: UpstreamConnection, exchange: Exchange, reused: bool) -> None:
+def _hand_over(connection: UpstreamConnection, attempt: Attempt, reused: bool) -> None:
     """A fault here is this exchange's: neither the task's nor that of whoever gave the link back."""
     try:
-        exchange.connected(connection, reused)
+        attempt.connected(connection, reused)
     except Exception as error:
-        exchange.crashed(error)
+        attempt.crashed(error)
