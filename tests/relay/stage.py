@@ -39,6 +39,7 @@ from tests.fakes.loop import FakeLoop
 from tests.fakes.transport import FakeTransport
 
 NAME = b"llm-proxy-0123456789ab"
+ID = b"0123456789ab-N"  # stands for the id of any exchange
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 VIA = b"via: 1.1 llm-proxy\r\n"
 OPENAI = Origin("http", "openai.test", 80)
@@ -434,7 +435,7 @@ def refused(
 ) -> bytes:
     """An error answer of our own."""
     head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (status, len(body))
-    head += DATE + VIA + b"x-llm-proxy-error: %b\r\nx-llm-proxy-id: ID\r\n" % kind
+    head += DATE + VIA + b"x-llm-proxy-error: %b\r\nx-llm-proxy-id: %b\r\n" % (kind, ID)
     head += b"".join(line + b"\r\n" for line in lines)
     if closes:
         head += b"connection: close\r\n"
@@ -460,12 +461,12 @@ def status_of(answer: bytes) -> int:
 
 
 _DATE = re.compile(rb"(?i)(date: )[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT")
-_ID = re.compile(rb"0123456789ab-[0-9a-f]+")
+_ID = re.compile(rb"0123456789ab-[0-9a-f]")
 
 
 def plain(data: bytes) -> bytes:
     """`data` with the dates of any day turned into one, ids of exchanges into another."""
-    return _ID.sub(b"ID", _DATE.sub(rb"\1Thu, 01 Jan 1970 00:00:00 GMT", data))
+    return _ID.sub(ID, _DATE.sub(rb"\1Thu, 01 Jan 1970 00:00:00 GMT", data))
 
 
 def kind_of(failure: Failure | None) -> str | None:
