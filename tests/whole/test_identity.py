@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.simulator.replay import Replay, cut_body
+from proxy.simulator.replay import Replay, cut_body, event_ends, split_events
 from tests.whole import recorded
 from tests.whole.links import Link, Reply, each
 from tests.whole.processes import Provider, Sidecar
@@ -72,10 +72,10 @@ def problems_of(entry: Recorded, reply: Reply) -> list[str]:
 
 
 def _is_broken_off(sent: bytes, got: bytes) -> bool:
-    """Whether `got` is the events of `sent`, then one event with an error of ours."""
-    size = next((n for n, (a, b) in enumerate(zip(sent, got, strict=False)) if a != b), min(len(sent), len(got)))
-    rest = got[size:]
-    return b"llm-proxy: " in rest and b"error" in rest and sent[:size].strip() == sent.strip()
+    """Whether `got` is the whole events of `sent`, then one event with an error of ours, and nothing else."""
+    boundary = event_ends(sent)[-1]
+    rest = got[boundary:]
+    return got[:boundary] == sent[:boundary] and b"llm-proxy: " in rest and len(split_events(rest)) == 1
 
 
 def cases(cut: str) -> list[Recorded]:
