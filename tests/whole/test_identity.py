@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from proxy.simulator.replay import Replay, cut_body, event_ends, split_events
+from proxy.simulator.replay import Replay, cut_body, event_ends
 from tests.whole import recorded
 from tests.whole.links import Link, Reply, each
 from tests.whole.processes import Provider, Sidecar
@@ -74,8 +76,16 @@ def problems_of(entry: Recorded, reply: Reply) -> list[str]:
 def _is_broken_off(sent: bytes, got: bytes) -> bool:
     """Whether `got` is the whole events of `sent`, then one event with an error of ours, and nothing else."""
     boundary = event_ends(sent)[-1]
-    rest = got[boundary:]
-    return got[:boundary] == sent[:boundary] and b"llm-proxy: " in rest and len(split_events(rest)) == 1
+    event = re.fullmatch(rb"(?:event: \w+\n)?data: (\{.*\})\n\n", got[boundary:])
+    return got[:boundary] == sent[:boundary] and event is not None and b"llm-proxy: " in event[1] and _is_json(event[1])
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def cases(cut: str) -> list[Recorded]:
