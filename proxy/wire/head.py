@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 Field = tuple[bytes, bytes, bytes]  # lower-case name, name as sent, value
 
+# Around a value, and no part of it (RFC 9110 section 5.5). httptools leaves those behind it.
+BLANKS = b" \t"
+
 
 class Framing(Enum):
     """How the end of a body is known (RFC 9112 section 6.3)."""
@@ -42,6 +45,10 @@ HOP_BY_HOP = frozenset(
 )
 
 
+# What is written anew on each side: never part of the fields of a head.
+_ENDS_HERE = HOP_BY_HOP | {b"content-length", b"host"}
+
+
 @dataclass(frozen=True, slots=True)
 class HeadLimits:
     """Bytes and fields a head may have. Neighbours: nginx 8 KiB a line and 32 KiB in all, HAProxy 16 KiB and
@@ -55,7 +62,7 @@ class HeadLimits:
 class RequestHead(NamedTuple):
     """A request head that is unambiguous: one valid Host, one framing, a target in origin form, method and version
     that we serve. `fields` are the end-to-end fields: hop-by-hop and Connection-nominated ones are gone, so are
-    Content-Length and Host (see `length`, `host`)."""
+    Content-Length and Host (see `length`, `host`). `values` has the nominated ones still: they were meant for us."""
 
     method: bytes
     path: bytes  # raw, as sent, without the query
@@ -63,7 +70,7 @@ class RequestHead(NamedTuple):
     version: bytes  # b"1.0" or b"1.1"
     host: bytes
     fields: list[Field]
-    values: dict[bytes, bytes]  # lower-case name -> value of the first such field
+    values: dict[bytes, bytes]  # lower-case name -> value of the first such field; without Content-Length
     framing: Framing
     length: int  # of the body where framing is LENGTH, else 0
     keep_alive: bool
@@ -94,4 +101,18 @@ def connection_tokens(value: bytes) -> frozenset[bytes]:
     """The lower-case options of one or more joined Connection fields."""
     if not value:
         return frozenset()
-    return frozenset(token.strip(b" \t") for token in value.lower().split(b",")) - {b""}
+    return frozenset(token.strip(BLANKS) for token in value.lower().split(b",")) - {b""}
+
+
+def joined(fields: list[Field], name: bytes) -> bytes:
+    """All values of the field called `name` (lower case) as one list (RFC 9110 section 5.3)."""
+    return b",".join([value for lower, _, value in fields if lower == name])
+
+
+def end_to_end(fields: list[Field], values: dict[bytes, bytes]) -> tuple[list[Field], frozenset[bytes]]:
+    """The fields that travel, and the connection's options. `values` are those of `fields` by name."""
+    if b"connection" not in values:
+        return [field for field in fields if field[0] not in _ENDS_HERE], frozenset()
+    tokens = connection_tokens(joined(fields, b"connection"))
+    ends_here = _ENDS_HERE | tokens
+    return [field for field in fields if field[0] not in ends_here], tokens

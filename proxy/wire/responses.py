@@ -16,7 +16,7 @@ import re
 import httptools
 
 from proxy.outcome import Failure, Kind, Phase, Side
-from proxy.wire.head import HOP_BY_HOP, Field, Framing, ResponseHead, connection_tokens
+from proxy.wire.head import Field, Framing, ResponseHead, end_to_end, joined
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
@@ -24,6 +24,10 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80
 # endless series (HTTP.md 2).
 MAX_INTERIM = 32
 MAX_FIELDS = 200
+# Bytes in a row of reads that bring no byte of a body, within the chunked coding: trailers and extensions of chunks.
+# httptools gathers trailers without end. Neighbours: nginx counts trailers to the 4/8 KiB of a head.
+MAX_OVERHEAD = 64 * 1024
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _COMPLETE, _BROKEN = range(6)
 
@@ -44,6 +48,8 @@ class ResponseParser:
         "_interim",
         "_is_head_request",
         "_max_head",
+        "_messages",
+        "_overhead",
         "_parser",
         "_remaining",
         "_seen",
@@ -66,10 +72,12 @@ class ResponseParser:
         self.is_clean = True  # nothing came behind the end of the message
         self.pieces.clear()
         self._buffer.clear()
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: list[Field] = []
         self._has_ended = False
         self._interim = 0
         self._is_head_request = method == b"HEAD"
+        self._messages = 0  # that httptools has seen the beginning of
+        self._overhead = 0
         self._parser: httptools.HttpResponseParser | None = None
         self._remaining = 0
         self._seen = 0  # bytes of heads, 1xx included
@@ -78,9 +86,13 @@ class ResponseParser:
 
     # -- httptools calls these ----------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        self._messages += 1  # a second one begins with the first byte behind the end that is not CR or LF
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._state == _HEAD:  # later ones are trailers: they end here
-            self._fields.append((name, value))
+            # Not tabs: httptools does not see a `chunked` with a tab behind it, and would take the framing for body.
+            self._fields.append((name.lower(), name, value.rstrip(b" ")))
 
     def on_message_complete(self) -> None:
         if not self._has_ended:
@@ -127,19 +139,24 @@ class ResponseParser:
             if not self._has_ended:
                 self._fail("the upstream sent a broken chunk")
                 return
+            self._messages += 1  # there are bytes behind the end, be they a message or not
         if self._has_ended:
             self._end_chunks(data)
-        elif len(data) >= 8:
-            self._tail = data[-8:]
+            return
+        self._tail = data[-8:] if len(data) >= 8 else (self._tail + data)[-8:]
+        if self.pieces:
+            self._overhead = 0
         else:
-            self._tail = (self._tail + data)[-8:]
+            self._overhead += len(data)
+            if self._overhead > MAX_OVERHEAD:
+                self._fail("the upstream sends trailers or extensions of chunks without end")
 
     def _end_chunks(self, data: bytes) -> None:
-        """httptools skips CR and LF between messages without a word, so the end is checked in the bytes: the message
-        ends in an empty line behind a line that is not empty, and nothing follows."""
+        """httptools tells of another message, but skips CR and LF between messages without a word, so the end is
+        checked in the bytes, too: it is an empty line behind a line that is not empty, and nothing follows."""
         tail = (self._tail + data[-8:])[-8:]
         del self.pieces[self._remaining :]
-        if not tail.endswith(b"\r\n\r\n") or tail[-5:-4] in (b"\r", b"\n"):
+        if self._messages > 1 or not tail.endswith(b"\r\n\r\n") or tail[-5:-4] in (b"\r", b"\n"):
             self.is_clean = False
             self._fail("the upstream sent bytes behind the end of its answer")
             return
@@ -173,21 +190,21 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         buffer = self._buffer
-        searched = max(0, len(buffer) - 3)
+        seen = len(buffer)
         buffer += data
         while self._state == _HEAD:
-            end = buffer.find(b"\r\n\r\n", searched)
-            size = self._seen + (end if end >= 0 else len(buffer))
+            end = buffer.find(b"\r\n\r\n", max(0, seen - 3)) + 4
+            size = self._seen + (end if end > 3 else len(buffer))
             if size > self._max_head:
                 return self._fail(f"the upstream's head is larger than {self._max_head} bytes")
-            if end < 0:
-                if not b"HTTP/1.".startswith(buffer[:7]):
+            if end < 4:
+                if not b"HTTP/1.".startswith(buffer[:7]) or _BARE_LF.search(buffer, max(0, seen - 1)):
                     self._fail("the upstream does not speak HTTP/1.1")
                 return
-            raw = bytes(buffer[: end + 4])
-            del buffer[: end + 4]
-            searched = 0
-            self._seen += len(raw)
+            raw = bytes(buffer[:end])
+            del buffer[:end]
+            seen = 0
+            self._seen += end
             self._read_head(raw)
         if self._state == _BROKEN or not buffer:
             return
@@ -203,55 +220,49 @@ class ResponseParser:
         if matched is None:
             return self._fail("the upstream's status line is not HTTP/1.1")
         minor, status, reason = matched[1], int(matched[2]), matched[3] or b""
-        if status < 200:
-            self._interim += 1
-            if status == 101 or self._interim > MAX_INTERIM:
-                self._fail("the upstream changed protocols unasked" if status == 101 else "too many 1xx answers")
-            return
+        if status == 101:
+            return self._fail("the upstream changed protocols unasked")
         self._fields.clear()
+        self._messages = 0
         self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(raw)
         except httptools.HttpParserError:
             return self._fail("the upstream's head is not valid HTTP/1.1")
-        self._accept(status, reason, minor)
+        if status >= 200:
+            self._accept(status, reason, minor)
+            return
+        self._has_ended = False
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._fail("too many 1xx answers")
 
     def _accept(self, status: int, reason: bytes, minor: bytes) -> None:
-        index: dict[bytes, bytes] = {}
-        fields: list[Field] = []
-        connection = codings = b""
-        if len(self._fields) > MAX_FIELDS:
+        fields = self._fields
+        if len(fields) > MAX_FIELDS:
             return self._fail(f"the upstream's head has more than {MAX_FIELDS} fields")
-        for name, value in self._fields:
-            lower = name.lower()
-            index.setdefault(lower, value)
-            if lower in HOP_BY_HOP:
-                if lower == b"connection":
-                    connection += b"," + value
-                elif lower == b"transfer-encoding":
-                    codings += b"," + value
-            elif lower != b"content-length":
-                fields.append((lower, name, value))
-        tokens = connection_tokens(connection)
-        if tokens:
-            fields = [field for field in fields if field[0] not in tokens]
+        index = {lower: value for lower, _, value in reversed(fields)}
+        travelling, tokens = end_to_end(fields, index)
         declared = index.get(b"content-length")
-        if codings and (codings.lower() != b",chunked" or minor == b"0"):
-            return self._fail("the upstream uses a transfer coding other than chunked")
+        codings: bytes | None = None
+        if b"transfer-encoding" in index:
+            codings = joined(fields, b"transfer-encoding").lower()
+            if codings != b"chunked" or minor == b"0":
+                return self._fail("the upstream uses a transfer coding other than chunked")
         if declared is not None and (not declared.isdigit() or len(declared) > 18):
             return self._fail("the upstream's Content-Length is not a number of bytes")
         framing, length = self._frame(status, codings, declared)
-        keep_alive = framing is not Framing.UNTIL_CLOSE and (
-            b"close" not in tokens if minor == b"1" else b"keep-alive" in tokens
-        )
-        self.head = ResponseHead(status, reason, b"1." + minor, fields, index, framing, length, keep_alive)
+        keep_alive = framing is not Framing.UNTIL_CLOSE and b"close" not in tokens
+        if minor == b"0":
+            keep_alive = keep_alive and b"keep-alive" in tokens
+        self.head = ResponseHead(status, reason, b"1." + minor, travelling, index, framing, length, keep_alive)
         self._begin_body(framing, length)
 
-    def _frame(self, status: int, codings: bytes, declared: bytes | None) -> tuple[Framing, int]:
+    def _frame(self, status: int, codings: bytes | None, declared: bytes | None) -> tuple[Framing, int]:
         """RFC 9112 section 6.3, in its order."""
         if self._is_head_request or status in (204, 304):
             return Framing.NONE, int(declared or 0)
-        if codings:
+        if codings is not None:
             return Framing.CHUNKED, 0
         if declared is not None:
             return Framing.LENGTH, int(declared)
