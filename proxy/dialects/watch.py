@@ -66,7 +66,8 @@ class NamedWatch(EventWatch):
 
     def feed(self, block: bytes) -> bool:
         # An event of 150 bytes: 0.45 us (python -m timeit -s "from tests.dialects.cost import BLOCK_DELTA as b,
-        # messages_watch; w = messages_watch()" "w.feed(b)"). Line ends are not found in JSON, so counting them counts the lines of events.
+        # messages_watch; w = messages_watch()" "w.feed(b)"). JSON holds no bare line ends, so counting them counts the
+        # lines of events.
         if block.startswith(self.usual):
             count = 1 + block.count(b"\n\n" + self.usual)
             if block.count(b"\n") == 3 * count and block.endswith(b"\n\n"):
