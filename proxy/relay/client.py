@@ -110,14 +110,15 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The client will send no more, which counts as leaving (DESIGN 6). Returning None lets the transport close,
         after what is still to be written."""
-        self._left()
+        self._left(self._state == _OPEN)
 
     def connection_lost(self, error: Exception | None) -> None:
         relay = self._relay
+        was_open = self._state == _OPEN
         self._state = _LOST
         relay.hangups.unwatch(self._fd)
         relay.client_closed(self)
-        self._left()
+        self._left(was_open)
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -284,11 +285,11 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = Exchange(self, self._relay, None, self.began)
         self.exchange.fail(failure)
 
-    def _left(self) -> None:
+    def _left(self, was_open: bool) -> None:
         exchange = self.exchange
         if exchange is not None:
             exchange.client_left()
-        elif self._state == _OPEN and self.parser.has_begun and self.parser.head is None:
+        elif was_open and self.parser.has_begun and self.parser.head is None:
             # Half a request: worth a receipt, not an answer.
             self.exchange = Exchange(self, self._relay, None, self.began)
             self.exchange.client_left()
