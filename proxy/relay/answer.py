@@ -70,11 +70,11 @@ class Answer:
             and head.framing is not Framing.NONE
             and (head.get(b"content-encoding") or b"identity") == b"identity"
         )
-        speaks_chunks = request.version == b"1.1"
+        has_body = head.framing is not Framing.NONE
         has_length = head.framing is Framing.LENGTH and not self.is_stream
-        self._is_chunked = speaks_chunks and not has_length and head.framing is not Framing.NONE
-        ends_by_close = not speaks_chunks and not has_length and head.framing is not Framing.NONE
-        self.closes = closes or ends_by_close
+        speaks_chunks = request.version == b"1.1"
+        self._is_chunked = speaks_chunks and has_body and not has_length
+        self.closes = closes or (has_body and not has_length and not speaks_chunks)
         self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes)
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:

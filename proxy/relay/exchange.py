@@ -17,7 +17,7 @@ import orjson
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, status_of
-from proxy.policy.router import PLAIN, dialect_of, plan
+from proxy.policy.router import PLAIN, dialect_of
 from proxy.relay import phases
 from proxy.relay.answer import Answer, provider_request_id
 from proxy.relay.attempt import Attempt
@@ -90,10 +90,10 @@ class Exchange:
             return self.fail(_too_large(body.limit))
         if head.expects_continue and not self.client.parser.received:
             self.client.write(encode.CONTINUE)
-        if chosen.reads_body:
-            self.enter(Phase.BODY, self._relay.seconds.body)
-        else:
+        if not chosen.reads_body:
             self._dispatch()
+        elif not client.parser.is_complete:
+            self.enter(Phase.BODY, self._relay.seconds.body)
 
     def _pass_in(self, head: RequestHead) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
@@ -159,7 +159,7 @@ class Exchange:
         """Everything that can be decided is decided: choose the target, build the head, get a link."""
         relay, head, passage = self._relay, self.head, self._passage
         assert head is not None and passage is not None
-        target = plan(passage.route, self.call, head.query, passage.snapshot)
+        target = passage.target(self.call)
         if isinstance(target, Failure):
             return self.fail(target)
         call = self.call

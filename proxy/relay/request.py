@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.catalog.snapshot import Snapshot
+from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.admission import Admission, Grant
 from proxy.policy.keys import KEY_CARRIERS
-from proxy.policy.router import Route, Target, route
+from proxy.policy.router import Route, Target, plan, route
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead
 
@@ -26,28 +27,42 @@ class Passage:
     is usually the same but for its length; then all of this stands again, as long as admission and snapshot are the
     very same objects (saves 9 us of a unary request)."""
 
-    __slots__ = ("grant", "route", "snapshot", "_admission", "_key", "_lines")
+    __slots__ = ("grant", "route", "snapshot", "_admission", "_identity", "_lines", "_model", "_query", "_target")
 
-    def __init__(self, admission: Admission, snapshot: Snapshot, grant: Grant, route: Route) -> None:
+    def __init__(self, admission: Admission, snapshot: Snapshot, grant: Grant, route: Route, query: bytes) -> None:
         self._admission = admission
         self.snapshot = snapshot
         self.grant = grant
         self.route = route
-        self._key: tuple[Target, bool] | None = None
-        self._lines = b""
+        self._query = query
+        self._model: str | None = None
+        self._target: Target | None = None  # for `_model`
+        self._identity = False
+        self._lines = b""  # for `_target` and `_identity`
 
     def is_valid(self, admission: Admission, snapshot: Snapshot) -> bool:
         return self._admission is admission and self.snapshot is snapshot
+
+    def target(self, call: Call | None) -> Target | Failure:
+        """Where `call` goes: of all that it says only the model matters (router.plan)."""
+        model = None if call is None else call.model
+        if self._target is not None and self._model == model:
+            return self._target
+        target = plan(self.route, call, self._query, self.snapshot)
+        if not isinstance(target, Failure):
+            self._target, self._model, self._lines = target, model, b""
+        return target
 
     def upstream_head(
         self, head: RequestHead, target: Target, provider_lines: bytes, name: bytes, size: int | None, identity: bool
     ) -> bytes:
         """See the function of this name."""
-        key = self._key
-        if key is None or key[1] is not identity or key[0].provider is not target.provider or key[0] != target:
-            self._key = (target, identity)
-            self._lines = upstream_lines(head, target, self.grant, provider_lines, name, identity)
-        return self._lines + _framing(head, size)
+        if self._lines and target is self._target and identity is self._identity:
+            return self._lines + _framing(head, size)
+        lines = upstream_lines(head, target, self.grant, provider_lines, name, identity)
+        if target is self._target:
+            self._lines, self._identity = lines, identity
+        return lines + _framing(head, size)
 
 
 def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | None:
@@ -59,7 +74,7 @@ def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure 
     chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
     if isinstance(chosen, Failure):
         return chosen
-    return Passage(relay.admission, relay.snapshot, grant, chosen)
+    return Passage(relay.admission, relay.snapshot, grant, chosen, head.query)
 
 
 # Expect has been answered here; Max-Forwards counts hops of OPTIONS and TRACE, which are not relayed as such.
