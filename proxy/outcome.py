@@ -189,6 +189,11 @@ def _timeout_status(phase: Phase) -> int:
     return 504
 
 
+def milliseconds(seconds: float) -> float:
+    """For receipts: to the microsecond, since more digits would claim what no clock here knows."""
+    return int(seconds * 1e6) / 1e3
+
+
 class Attempt(NamedTuple):
     """One try at one target. Times are milliseconds since the exchange began; `failure` is None if it went well."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxy.catalog.snapshot import Provider
 from proxy.outcome import Attempt as Tried
-from proxy.outcome import Failure, Kind, Phase
+from proxy.outcome import Failure, Kind, Phase, milliseconds
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire.head import RequestHead
 
@@ -79,7 +79,7 @@ class Attempt:
         upstream.unsent = -1
         upstream.parser.expect(head.method)
         if not reused:
-            exchange.receipt.connect_ms = (self._relay.clock() - self._began) * 1000
+            exchange.receipt.connect_ms = milliseconds(self._relay.clock() - self._began)
         body = exchange.body
         if body.is_held:
             body.send_held(upstream, self._lines)
@@ -161,7 +161,7 @@ class Attempt:
     def end(self, failure: Failure | None, status: int) -> None:
         """Put it on the receipt."""
         receipt = self._exchange.receipt
-        started = (self._began - self._exchange.began) * 1000
+        started = milliseconds(self._began - self._exchange.began)
         receipt.attempts.append(Tried(self.provider.name, started, self.reused, status, failure))
 
     def give_up(self, failure: Failure) -> None:

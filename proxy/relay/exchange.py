@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
-from proxy.outcome import Failure, Kind, Phase, Receipt, Side, status_of
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
 from proxy.policy.router import PLAIN, dialect_of
 from proxy.relay import phases
 from proxy.relay.answer import Answer, provider_request_id
@@ -222,7 +222,7 @@ class Exchange:
         if self.has_body:
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
-        receipt.first_byte_ms = (now - self.began) * 1000
+        receipt.first_byte_ms = milliseconds(now - self.began)
         receipt.provider_request_id = provider_request_id(head)
         if head.status in (401, 403) and provider.credential is not None and not passage.grant.passthrough:
             detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
@@ -241,7 +241,7 @@ class Exchange:
         return True
 
     def _first_event(self, now: float) -> None:
-        self.receipt.first_event_ms = (now - self.began) * 1000
+        self.receipt.first_event_ms = milliseconds(now - self.began)
         self.enter(Phase.STREAM, self._relay.seconds.stream)
 
     def _answer_ended(self, answer: Answer, parser: ResponseParser) -> None:
@@ -354,7 +354,7 @@ class Exchange:
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
-        receipt.total_ms = (relay.clock() - self.began) * 1000
+        receipt.total_ms = milliseconds(relay.clock() - self.began)
         if answer is not None:
             receipt.bytes_out = answer.bytes_out
             if answer.watch is not None:
