@@ -36,7 +36,7 @@ class ChoicesWatch(EventWatch):
 
     def __init__(self) -> None:
         super().__init__()
-        self._learn(b"\xff")  # no text begins so: nothing is learned yet
+        self._learn(b"")  # nothing yet
 
     def _learn(self, head: bytes) -> None:
         self._head = head  # how this stream's text deltas begin, up to and including the quote before the text
@@ -46,8 +46,8 @@ class ChoicesWatch(EventWatch):
     def feed(self, block: bytes) -> bool:
         # A delta of 320 bytes: 0.5 us, parsed 3.4 us; 200 of them in one block ("w.feed(DELTA * 200)"): 0.45 us each
         # python -m timeit -s "from tests.dialects.cost import DELTA, chat_watch; w = chat_watch()" "w.feed(DELTA)"
-        if block.startswith(self._head):
-            size = self._head_size
+        size = self._head_size
+        if size and block.startswith(self._head):
             if block.find(b"\n", size) == len(block) - 2:
                 if (
                     block[size] != _QUOTE

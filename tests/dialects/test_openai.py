@@ -121,7 +121,17 @@ def test_a_learned_head_does_not_hide_an_error() -> None:
 def test_what_is_learned_is_bounded() -> None:
     watch = ChoicesWatch()
     watch.feed(chunk({"content": "x"}, padding="p").replace(b'"id":"c"', b'"id":"' + b"c" * 5000 + b'"'))
-    assert len(watch._head) == 1
+    assert watch._head == b""
+
+
+@pytest.mark.parametrize("block", [b"", b"\xff", b"\n", b"\n\n", b"\xff\n\n", DELTA[:50], DELTA[:-2]])
+@pytest.mark.parametrize("has_learned", [False, True])
+def test_a_block_of_anything_is_taken(block: bytes, has_learned: bool) -> None:
+    watch = ChoicesWatch()
+    if has_learned:
+        watch.feed(DELTA)
+    watch.feed(block)
+    assert not watch.is_complete
 
 
 @pytest.mark.parametrize("data", [b"x", b"{", b"[]", b"3", b'"s"', b"[" * 100_000, b'{"choices":[3,null,{"delta":3}]}'])
