@@ -289,8 +289,10 @@ class _Reading:
         known = {setting.name for setting in SETTINGS} | self._secrets | set(load.VARIABLES) | NOT_YET
         known |= {name + "_FILE" for name in self._secrets}
         for name in sorted(set(self._environ) - known):
+            if name.startswith(load.PREFIX):
+                continue  # load has judged it
             nearest = _nearest(name, known)
-            if name.startswith(load.PREFIX) or not (name.startswith(("LLM_PROXY", "LLMPROXY")) or nearest):
+            if not (name.startswith(("LLM_PROXY", "LLMPROXY")) or nearest):
                 continue
             hint = f"did you mean {nearest}?" if nearest else "`llm-proxy serve --help` lists the names"
             self._warnings.append(f"{name}: not a variable of this program; {hint}")
