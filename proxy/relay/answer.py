@@ -110,7 +110,8 @@ class Answer:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
         event = b""
         cutter, watch = self.cutter, self.watch
-        if self.is_stream and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
+        has_place = self.is_stream and self._framing is not EventFraming.JSON_ARRAY  # no event can stand in an array
+        if has_place and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
             event = self._dialect.error_event(failure, status, request_id)
         if event and self._is_chunked:
             event = encode.chunk(event)
