@@ -233,7 +233,7 @@ class Exchange:
         self.answer = answer
         receipt.status = head.status
         if answer.is_stream:
-            self.enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, attempt.sent_at)
+            self.enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, attempt.sent_at or now)
         else:
             self.enter_at(Phase.STREAM, relay.seconds.stream, now)
         if self.client.is_full:
