@@ -80,7 +80,7 @@ class AnthropicMessages:
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
         cap = members.count("max_tokens")
-        return Call(_model_of(members, path), members.flag("stream"), cap, members.span("model"))
+        return Call(_model_of(members, path), members.flag("stream"), cap)
 
     def watch(self) -> MessagesWatch:
         return MessagesWatch()
@@ -101,7 +101,7 @@ class AnthropicCountTokens(AnthropicMessages):
 
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
-        return Call(_model_of(members, path), model_span=members.span("model"))
+        return Call(_model_of(members, path))
 
     def error_event(self, failure: Failure, status: int, request_id: str) -> bytes:
         return b""

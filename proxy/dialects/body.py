@@ -137,6 +137,15 @@ class MemberReader:
         return members
 
 
+_model = MemberReader("model")
+
+
+def model_span(body: bytes) -> Span | None:
+    """Where the raw value of the model stands in a body that its dialect has read; None if it is not there (Gemini).
+    Found only when it is to be replaced: walking the members costs 1.3 us of the 5 that reading a call takes."""
+    return _model.read(body).span("model")
+
+
 def _read_pairs(body: bytes) -> tuple[dict[_Key, msgspec.Raw], bool]:
     """The top level, and whether the raw values are the body's own bytes (else: as long as these)."""
     try:

@@ -22,7 +22,6 @@ class Call(NamedTuple):
     model: str | None  # None: the body names none (an error for most dialects, the upstream says so itself)
     stream: bool = False
     cap: int | None = None  # most output tokens the client allows
-    model_span: tuple[int, int] | None = None  # where the raw JSON value of the model stands in the body, for a splice
     framing: EventFraming | None = None  # of the answer where the call chooses it (Gemini); None: the dialect's
 
 

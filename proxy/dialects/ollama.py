@@ -73,7 +73,7 @@ class Ollama:
         members = self._reader.read(body)
         stream = members.flag("stream", default=not path.endswith((b"/embed", b"/embeddings", b"/show")))
         cap = self._read_cap(members.raw.get("options"))
-        return Call(members.text("model"), stream, cap, members.span("model"))
+        return Call(members.text("model"), stream, cap)
 
     def _read_cap(self, options: bytes | None) -> int | None:
         if options is None or options == b"null":

@@ -150,7 +150,7 @@ class OpenAIChat:
             older = members.count("max_tokens")
             if older is not None and (cap is None or older > cap):
                 cap = older  # servers differ in which of the two they obey: the larger is the upper bound
-        return Call(_model_of(members, path), members.flag("stream"), cap, members.span("model"))
+        return Call(_model_of(members, path), members.flag("stream"), cap)
 
     def watch(self) -> EventWatch:
         return ChoicesWatch()
@@ -176,7 +176,7 @@ class OpenAIEmbeddings(OpenAIChat):
 
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
-        return Call(_model_of(members, path), model_span=members.span("model"))
+        return Call(_model_of(members, path))
 
     def error_event(self, failure: Failure, status: int, request_id: str) -> bytes:
         return b""

@@ -63,7 +63,7 @@ class OpenAIResponses:
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
         cap = members.count("max_output_tokens")
-        return Call(members.text("model"), members.flag("stream"), cap, members.span("model"))
+        return Call(members.text("model"), members.flag("stream"), cap)
 
     def watch(self) -> ResponsesWatch:
         return ResponsesWatch()

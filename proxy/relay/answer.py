@@ -84,8 +84,9 @@ class Answer:
         if self.watch is not None or (self.is_stream and self._choose_events(data)):
             cutter, watch = self.cutter, self.watch
             assert cutter is not None and watch is not None
+            skipped = cutter.skipped
             data = cutter.feed(data)
-            progress = watch.feed(cutter.block) if cutter.block else False
+            progress = watch.feed(cutter.block) if cutter.block else cutter.skipped > skipped
             if is_last:
                 data += self._flush(cutter, watch)
         if is_last and self.lacks_end:
@@ -103,8 +104,10 @@ class Answer:
 
     @property
     def lacks_end(self) -> bool:
-        """Whether the stream has told neither a finish nor a terminal event so far."""
-        return self.is_stream and (self.watch is None or not self.watch.is_complete)
+        """Whether the stream has told neither a finish nor a terminal event so far. An event that was too large to be
+        looked at may have held it: then nobody can tell, and the message's own end counts."""
+        watch, cutter = self.watch, self.cutter
+        return self.is_stream and (watch is None or not watch.is_complete) and (cutter is None or not cutter.skipped)
 
     def break_off(self, failure: Failure, status: int, request_id: str) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
@@ -141,7 +144,7 @@ class Answer:
         rest = cutter.flush()
         if cutter.block:
             watch.feed(cutter.block)
-        if watch.is_complete:
+        if watch.is_complete or cutter.skipped:
             return rest
         cutter.is_open = is_open
         return b""

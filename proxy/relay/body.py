@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dialects.body import splice
+from proxy.dialects.body import model_span, raw_text, splice
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import Framing
@@ -55,11 +55,13 @@ class RequestBody:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
-    def replace(self, span: tuple[int, int], value: bytes) -> None:
-        """Put `value` where `span` stands; every other byte stays (DESIGN 4)."""
-        body = splice(self.whole(), span, value)
-        self.release()
-        self.keep([body])
+    def rename_model(self, model: str) -> None:
+        """Put `model` where the model's name stands; every other byte stays (DESIGN 4)."""
+        body = self.whole()
+        span = model_span(body)
+        if span is not None:
+            self.release()
+            self.keep([splice(body, span, raw_text(model))])
 
     def release(self) -> None:
         self._relay.bodies -= self.size

@@ -13,8 +13,6 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-import orjson
-
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
 from proxy.policy.router import PLAIN, dialect_of
@@ -168,8 +166,8 @@ class Exchange:
             if refused is not None:
                 return self.fail(refused)
             self._has_stream = True
-        if target.model is not None and call is not None and call.model_span is not None:
-            self.body.replace(call.model_span, orjson.dumps(target.model))
+        if target.model is not None:
+            self.body.rename_model(target.model)
         provider = target.provider
         self.receipt.provider = provider.name
         identity = call is not None and call.stream and relay.options.identity

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from proxy.dialects.anthropic import AnthropicCountTokens, AnthropicMessages, MessagesWatch
+from proxy.dialects.body import model_span
 from proxy.dialects.call import UnreadableBody
 from proxy.outcome import status_of
 from tests.dialects.contract import STALLED, STATUSES
@@ -34,7 +35,8 @@ def test_a_call_is_read() -> None:
     body = b'{"max_tokens":64,"metadata":{"model":"no"},"model":"claude","stream":true}'
     call = MESSAGES.read_call(body, b"/v1/messages", b"")
     assert (call.model, call.stream, call.cap) == ("claude", True, 64)
-    assert call.model_span and body[slice(*call.model_span)] == b'"claude"'
+    span = model_span(body)
+    assert span and body[slice(*span)] == b'"claude"'
     with pytest.raises(UnreadableBody):
         MESSAGES.read_call(b'{"model":["claude"]}', b"", b"")
 

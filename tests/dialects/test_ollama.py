@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from proxy.dialects.body import model_span
 from proxy.dialects.call import UnreadableBody
 from proxy.dialects.ollama import Ollama, OllamaWatch
 from tests.dialects.contract import STALLED
@@ -29,7 +30,7 @@ def line(content: str = "", done: bool = False, **more: object) -> bytes:
 def test_a_call_streams_unless_told_otherwise(body: bytes, path: bytes, stream: bool, cap: int | None) -> None:
     call = OLLAMA.read_call(body, path, b"")
     assert (call.model, call.stream, call.cap) == ("m", stream, cap)
-    assert call.model_span == (9, 12)
+    assert model_span(body) == (9, 12)
 
 
 @pytest.mark.parametrize(

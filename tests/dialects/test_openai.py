@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from proxy.dialects.body import model_span
 from proxy.dialects.call import UnreadableBody
 from proxy.dialects.openai import ChoicesWatch, OpenAIChat, OpenAICompletions, OpenAIEmbeddings
 from proxy.outcome import status_of
@@ -38,7 +39,7 @@ def test_a_call_is_read(body: bytes, model: str | None, stream: bool, cap: int |
     for dialect in (CHAT, OpenAICompletions()):
         call = dialect.read_call(body, b"/v1/chat/completions", b"")
         assert (call.model, call.stream, call.cap) == (model, stream, cap)
-        assert (call.model_span is None) == (model is None)
+        assert (model_span(body) is None) == (model is None)
 
 
 @pytest.mark.parametrize("body", [b'{"model":3}', b'{"stream":"yes"}', b'{"max_tokens":"9"}', b'{"Stream":true}', b"x"])

@@ -11,7 +11,7 @@ PLAIN = Plain()
 
 def test_nothing_is_read() -> None:
     call = PLAIN.read_call(b"\xff not json", b"/v1/files", b"")
-    assert (call.model, call.stream, call.model_span) == (None, False, None)
+    assert (call.model, call.stream) == (None, False)
     assert PLAIN.framing is EventFraming.NONE
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.dialects import DIALECTS
-from proxy.dialects.body import splice
+from proxy.dialects.body import model_span, splice
 from proxy.wire.sse import EventCutter, EventFraming
 from tests import recordings
 
@@ -87,10 +87,10 @@ def test_a_recorded_request_is_read(entry: dict[str, Any]) -> None:
     assert call.model == request["model"]
     if entry["id"] not in OTHER_STREAM_FLAG:
         assert call.stream == entry["streaming"]
-    if call.model_span:
-        again = dialect.read_call(splice(body, call.model_span, b'"other"'), b"", b"")
+    if span := model_span(body):
+        again = dialect.read_call(splice(body, span, b'"other"'), b"", b"")
         assert again.model == "other"
-        start, end = call.model_span
+        start, end = span
         assert body[start:end].decode() == f'"{request["model"]}"'
 
 
