@@ -146,7 +146,7 @@ class Attempt:
             upstream is None
             or failure.kind is not Kind.RESET
             or not self.reused
-            or upstream.parser.has_begun
+            or not upstream.is_silent
             or not (body.is_held or (self._exchange.has_body and not self._exchange.receipt.bytes_in))
             or self._relay.clock() - self.sent_at >= STALE_SECONDS
         ):

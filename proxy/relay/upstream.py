@@ -32,6 +32,7 @@ class UpstreamConnection(asyncio.Protocol):
         "exchange",
         "is_full",
         "is_lost",
+        "is_silent",
         "origin",
         "parser",
         "pool",
@@ -51,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.unsent = 0  # bytes in our buffer when the sweeper last looked
         self.is_full = False
         self.is_lost = False
+        self.is_silent = False  # it was lost without a byte of an answer to the request that it carried
         self.transport: asyncio.Transport
 
     # -- asyncio calls these ------------------------------------------------------------------------------------------
@@ -87,6 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.drop(self)
             return
         try:
+            self.is_silent = not self.parser.has_begun  # asked before the end is told, which counts as a beginning
             self.parser.eof()
             exchange.upstream_read(self.parser)
         except Exception as error:
