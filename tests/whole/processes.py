@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -30,6 +31,8 @@ PATIENCE = 20.0  # seconds; only reached when something hangs
 
 T = TypeVar("T")
 
+_NOTE = re.compile(r"\S+Z +(info|warn|error) ([^=]*?)(?: +\S+=.*)?$")  # in a text log
+
 
 class Sidecar:
     """One running sidecar. `env` is all it gets, beside addresses of its own choice.
@@ -43,6 +46,7 @@ class Sidecar:
         self.stderr = b""
         self.may_log_errors = False
         self.may_end = False
+        self._is_text = env.get("LLM_PROXY_LOG") == "text"
         self._mark = 0
         self._changed = threading.Condition()
         whole = {
@@ -84,16 +88,25 @@ class Sidecar:
             with self._changed:
                 if is_log:
                     self.stdout += raw
-                    try:
-                        self.lines.append(json.loads(raw))
-                    except ValueError:
-                        self.lines.append({"level": "error", "message": f"not a JSON line: {raw!r}"})
+                    self.lines.append(self._parsed(raw))
                 else:
                     self.stderr += raw
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
         pipe.close()
+
+    def _parsed(self, raw: bytes) -> dict[str, Any]:
+        try:
+            line: dict[str, Any] = json.loads(raw)
+        except ValueError:
+            text = raw.decode("utf-8", "replace")
+            note = _NOTE.match(text)
+            if note is None:  # a receipt of a text log; in a JSON log it is a fault
+                return {"text": text} if self._is_text else {"level": "error", "message": f"not JSON: {text}"}
+            lists = {name: value.split(",") for name, value in re.findall(r"(listen|admin)=(\S+)", text)}
+            return {"level": note[1], "message": note[2], **lists}
+        return line
 
     def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
         """Until `is_so`, asked again at each line of the log. Fails when the process ends or patience does."""
@@ -228,6 +241,15 @@ class Provider:
 
     def close(self) -> None:
         self.run(self.simulator.close())
+        self.run(self._let_go())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
+
+    async def _let_go(self) -> None:
+        """End what asyncio itself still has under way: TLS handshakes of clients that gave up."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports close in later turns of the loop
