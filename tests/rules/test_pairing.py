@@ -11,7 +11,6 @@ from tests.rules.sources import ROOT, modules, room
 # Modules without a test file of their own, and why that is right.
 UNPAIRED = {
     "proxy/__main__.py": "one line; tests/whole starts the process through it",
-    "proxy/wire/head.py": "values without behaviour; the parsers' tests are theirs",
     "proxy/catalog/snapshot.py": "values without behaviour; load's tests are theirs",
     "proxy/dialects/call.py": "protocols and values; each dialect's test runs the contract",
     "proxy/relay/options.py": "values without behaviour; settings' tests check the numbers",
