@@ -99,7 +99,7 @@ class Answer:
             out += encode.LAST_CHUNK
         if out:
             self._prefix = b""
-            self._client.write(out)
+            self._client.transport.write(out)  # not by its own method: a frame for each read
         return progress
 
     @property

@@ -1,0 +1,160 @@
+"""One link to a provider, and the budget of the straight path: frames, writes, tasks, timers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+
+from proxy.relay.upstream import JOIN_BYTES
+from tests.relay import stage as s
+from tests.relay.stage import Peer, Stage
+
+# Per streamed read. DESIGN 4 wants 6; the seventh is the parser's own step from `feed` to the chunks.
+FRAMES = 7
+
+
+def frames_of(upstream: Peer, data: bytes) -> list[str]:
+    """The Python functions of the project that one read runs through."""
+    seen: list[str] = []
+    ours = f"{Path('proxy').name}/"
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and f"/{ours}" in frame.f_code.co_filename:
+            seen.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+
+    sys.setprofile(note)
+    try:
+        upstream.protocol.data_received(data)
+    finally:
+        sys.setprofile(None)
+    return seen
+
+
+def streaming(stage: Stage) -> tuple[Peer, Peer]:
+    client = stage.client()
+    client.says(s.ask_stream())
+    upstream = stage.upstream()
+    upstream.says(s.STREAM_HEAD + s.chunk(s.ROLE))
+    upstream.says(s.chunk(s.text(b"the first teaches the watch")))
+    upstream.says(s.chunk(s.text(b"the second shows it")))
+    client.writes()
+    return client, upstream
+
+
+def test_frames_of_a_streamed_read() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        seen = frames_of(upstream, s.chunk(s.text(b"usual")))
+        assert len(seen) <= FRAMES, seen
+        assert client.writes() == [s.chunk(s.text(b"usual"))]
+
+
+def test_a_streamed_read_arms_nothing() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        timers, deadline = len(stage.loop.timers), client.protocol.deadline
+        for _ in range(50):
+            upstream.protocol.data_received(s.chunk(s.text()))
+        assert len(stage.loop.timers) == timers == 1
+        assert client.protocol.deadline == deadline
+        assert not stage.loop._ready
+        assert len(client.writes()) == 50
+        client.resets()
+
+
+def test_a_request_on_a_pooled_link_needs_no_task_and_no_turn_of_the_loop() -> None:
+    with Stage() as stage:
+        upstream = stage.warm()
+        client = stage.client()
+        client.heard()
+        timers = len(stage.loop.timers)
+        client.protocol.data_received(s.ask())
+        assert upstream.writes() == [s.sent_on()], "one write, in the same call stack"
+        assert stage.loop.tasks == []
+        assert len(stage.relay.tasks) == 0
+        assert not stage.loop._ready
+        upstream.protocol.data_received(s.unary())
+        assert client.writes() == [s.passed_on()]
+        assert stage.loop.tasks == []
+        assert not stage.loop._ready
+        assert len(stage.loop.timers) == timers
+
+
+def test_a_large_body_is_not_copied_behind_its_head() -> None:
+    body = b'{"model":"gpt-5","x":"' + b"x" * JOIN_BYTES + b'"}'
+    with Stage() as stage:
+        upstream = stage.warm()
+        lists: list[int] = []
+        write_all = upstream.transport.writelines
+        upstream.transport.writelines = lambda data: (lists.append(len(list(data))), write_all(data))[1]  # type: ignore
+        client = stage.client()
+        client.says(s.ask(body=body))
+        assert lists == [2]
+        assert upstream.heard() == s.sent_on(body)
+        client.resets()
+
+
+def test_uses_are_counted() -> None:
+    with Stage() as stage:
+        upstream = stage.warm()
+        client = stage.client()
+        for expected in (2, 3):
+            client.says(s.ask())
+            assert upstream.protocol.uses == expected
+            upstream.says(s.unary())
+
+
+def test_callbacks_after_the_end_do_nothing() -> None:
+    with Stage() as stage:
+        upstream = stage.warm()
+        upstream.resets()
+        protocol = upstream.protocol
+        protocol.data_received(b"late")
+        protocol.eof_received()
+        protocol.connection_lost(None)
+        protocol.pause_writing()
+        protocol.resume_writing()
+        stage.loop.run_ready()
+        assert stage.relay.pool.open == 0
+
+
+def test_an_end_that_is_told_twice_counts_once() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask())
+        stage.upstream().half_closes()
+        stage.upstream().protocol.connection_lost(None)
+        assert client.heard().count(b"HTTP/1.1 502 ") == 1
+        assert len(stage.receipts) == 1
+
+
+def test_a_reset_while_it_does_not_read_is_seen() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text()))
+        client.stops_reading()
+        assert stage.upstream().transport.paused
+        stage.upstream().resets()
+        receipt = stage.receipt()
+        assert (receipt.letters, receipt.ended_kind) == ("UD", "reset")
+        client.reads_on()
+        assert client.heard().endswith(b"}}\n\n\r\n")
+
+
+def test_an_end_that_waits_in_the_kernel_is_seen_when_reading_goes_on() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        upstream = stage.upstream()
+        upstream.says(s.OPEN_STREAM_HEAD + s.text())
+        client.stops_reading()
+        upstream.transport.receive(s.DONE)
+        upstream.transport.receive_eof()
+        stage.loop.run_ready()
+        assert stage.receipts == []
+        client.reads_on()
+        stage.loop.run_ready()
+        assert client.heard().endswith(s.chunk(s.DONE) + s.LAST)
+        assert stage.receipt().complete
