@@ -164,6 +164,7 @@ def test_a_provider_that_is_killed_in_the_middle(start: Callable[..., Sidecar]) 
             port = int(process.stdout.readline().split(b"http://127.0.0.1:")[1].split()[0])
             sidecar = start({"LLM_PROXY_PROVIDER_X": f"openai+http://127.0.0.1:{port}/v1"})
             with begin_stream(sidecar) as client:
+                client.buffer = client.recv_until(b"hello") + client.buffer
                 process.kill()
                 answer = client.recv_response("POST")
             assert answer.ending is Ending.CUT and b"llm-proxy: " in answer.body and b"[DONE]" not in answer.body

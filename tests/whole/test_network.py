@@ -274,11 +274,14 @@ def test_https_goes_through_a_tunnel(
 
 @pytest.mark.parametrize(
     "told",
-    [b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\n\r\nmore"],
+    [
+        b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n",
+        b"SSH-2.0-x\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\nmore",
+    ],
 )
-def test_a_proxy_that_refuses(
-    start: Callable[..., Sidecar], tunnel: TunnelProxy, told: bytes
-) -> None:
+def test_a_proxy_that_refuses(start: Callable[..., Sidecar], tunnel: TunnelProxy, told: bytes) -> None:
     tunnel.says(told)
     env = {
         "LLM_PROXY_PROVIDER_X": "openai+https://provider.invalid/v1",

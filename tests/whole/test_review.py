@@ -165,9 +165,7 @@ def test_connecting_has_a_time_limit_of_its_own(start: Callable[..., Sidecar]) -
     assert (receipt["ended_kind"], receipt["ended_phase"]) == ("timeout", "connect")
 
 
-def test_an_idle_connection_and_one_that_does_not_read_are_closed(
-    start: Callable[..., Sidecar], provide: Any
-) -> None:
+def test_an_idle_connection_and_one_that_does_not_read_are_closed(start: Callable[..., Sidecar], provide: Any) -> None:
     provider = provide("bytes=100000000")
     limits = {"LLM_PROXY_TIMEOUT_IDLE": "0.4", "LLM_PROXY_TIMEOUT_CLIENT_STALL": "1"}
     sidecar = start({**provider.environ(), **limits})
@@ -224,7 +222,11 @@ def test_streams_need_no_tasks(provider: Provider) -> None:
 )
 def test_what_a_client_may_send_is_limited(sidecar: Sidecar, provider: Provider, sent: bytes, status: int) -> None:
     with RawClient("127.0.0.1", sidecar.port) as client:
-        client.send(sent.replace(b"host: localhost\r\n", b"host: localhost\r\n%b: %b\r\n" % (b"authorization", KEYED[1].encode()), 1))
+        client.send(
+            sent.replace(
+                b"host: localhost\r\n", b"host: localhost\r\n%b: %b\r\n" % (b"authorization", KEYED[1].encode()), 1
+            )
+        )
         answer = client.recv_response("POST")
     assert answer.status == status and answer.ending is Ending.CLEAN
     assert provider.seen() == []

@@ -118,9 +118,7 @@ def test_the_provider_s_own_error_event_raises(sidecar: Sidecar, provider: Provi
 
 
 @pytest.mark.parametrize("name", ASKS)
-def test_a_silent_stream_raises_within_its_limit(
-    start: Callable[..., Sidecar], provider: Provider, name: str
-) -> None:
+def test_a_silent_stream_raises_within_its_limit(start: Callable[..., Sidecar], provider: Provider, name: str) -> None:
     ask, raised = ASKS[name]
     sidecar = start({**provider.environ(), "LLM_PROXY_TIMEOUT_STREAM": "0.5"})
     texts: list[str] = []

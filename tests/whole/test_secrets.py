@@ -54,7 +54,12 @@ class Canaries:
         found = []
         for place, secret in self.by_place.items():
             random = secret.rpartition("-")[2]
-            forms = (random[:16], random[16:], random[8:24], base64.b64encode(secret.encode()).decode().rstrip("=")[4:-4])
+            forms = (
+                random[:16],
+                random[16:],
+                random[8:24],
+                base64.b64encode(secret.encode()).decode().rstrip("=")[4:-4],
+            )
             found += [place for form in forms if form.encode() in data]
         return found
 
