@@ -1,8 +1,8 @@
 """The sidecar as a process, and the simulated provider behind it.
 
-Lives here: `Sidecar` (`python -m proxy serve` with exactly the environment that a test gives), `Provider` (the simulator
-in a thread with a loop of its own), and what a test can ask them. May not live here: fixtures (conftest), assertions
-about answers.
+Lives here: `Sidecar` (`python -m proxy serve` with exactly the environment that a test gives), `Provider` (the
+simulator in a thread with a loop of its own), and what a test can ask them. May not live here: fixtures (conftest),
+assertions about answers.
 How it works: the sidecar's log is its only channel to us: "ready" tells the ports, each receipt is a line. Threads read
 both pipes all the time, so that a full pipe never stops the process. Every wait ends with PATIENCE.
 """
@@ -23,8 +23,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from proxy.simulator.provider import SeenRequest, Simulator
+from proxy.simulator.provider import Simulator
 from proxy.simulator.replay import Replay
+from proxy.simulator.seen import SeenRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 20.0  # seconds; only reached when something hangs
@@ -144,9 +145,9 @@ class Sidecar:
         return [line for line in self.lines if line.get("level") == "error"]
 
     def tail(self) -> str:
-        out, err = self.stdout[-6_000:], self.stderr[-6_000:]
-        code = self.process.poll()
-        return f"exit code {code}\n--- stdout\n{out.decode('utf-8', 'replace')}\n--- stderr\n{err.decode('utf-8', 'replace')}"
+        """The end of all it said."""
+        out, err = (said[-6_000:].decode("utf-8", "replace") for said in (self.stdout, self.stderr))
+        return f"exit code {self.process.poll()}\n--- stdout\n{out}\n--- stderr\n{err}"
 
     # -- what the system says about it ----------------------------------------------------------------------------
 

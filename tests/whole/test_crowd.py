@@ -171,8 +171,8 @@ def test_no_ending_leaves_anything_open(start: Callable[..., Sidecar], provide: 
 
 
 def settled(sidecar: Sidecar, most: int) -> int:
-    """Open files, once there are no more than `most`. The kernel and the loop close in their own time, within 2 s; a leak
-    does not go away."""
+    """Open files, once there are no more than `most`. The kernel and the loop close in their own time, within 2 s; a
+    leak does not go away."""
     for _ in range(40):
         if sidecar.descriptors() <= most:
             break

@@ -1,9 +1,9 @@
 """Bytes pass as they are: every recorded answer and every recorded request, through real sockets.
 
 How it works: the simulated provider replays the recorded answer in the cut that the request names; status, body and
-end-to-end fields must arrive as recorded, and the request upstream as it was sent. A stream that by its nature ends with
-neither a terminal event nor a finish reason is the one exception, and each of them is named in ALTERED. Byte by byte is
-fed on the fake transport (tests/relay), where nothing coalesces.
+end-to-end fields must arrive as recorded, and the request upstream as it was sent. A stream that by its nature ends
+with neither a terminal event nor a finish reason is the one exception, and each of them is named in ALTERED. Sockets
+coalesce, so a true byte by byte is fed on the fake transport: test_identity_bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.simulator.replay import Replay, cut_body, event_ends
+from tests import recordings
 from tests.whole import recorded
 from tests.whole.links import Link, Reply, each
 from tests.whole.processes import Provider, Sidecar
@@ -28,7 +29,7 @@ MOST_IN_BYTES = 4_000  # larger bodies are not sent byte by byte here
 # Recorded streams that lack both, by id -> why. Their client gets every byte up to the last event boundary, then an
 # error event of its dialect instead of a clean end, and the connection closes without the last chunk.
 ALTERED = {
-    "openai-chat/openai--doc-stream-cut-without-done": "written to show a stream that breaks off: nothing of it is an end",
+    "openai-chat/openai--doc-stream-cut-without-done": "written to show a stream that breaks off",
     "openai-completions/writer--ollmetry-writer-async-streaming-completions-legacy-0": (
         'a grammar of its own on a path of OpenAI\'s: {"value":" text"} and then the end of the message, which is also '
         "what a cut looks like; who uses such a server configures it with the family plain"
@@ -133,7 +134,7 @@ def test_the_recordings_are_many_and_of_every_dialect() -> None:
     """So that the test above cannot pass by having nothing to do."""
     families = {entry.base.partition("+")[0] for entry in LOADED}
     assert families >= {"openai", "anthropic", "gemini", "ollama"}
-    assert set(ALTERED) <= {entry.id for entry in LOADED} or not recorded.recordings.is_at_hand()
+    assert set(ALTERED) <= {entry.id for entry in LOADED} or not recordings.is_at_hand()
     assert sum(entry.streaming for entry in LOADED) >= 6
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Wait
+from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Wait
 from tests.whole.processes import PATIENCE, ROOT, Provider, Sidecar
 
 JSON = ("content-type", "application/json")
@@ -31,7 +31,7 @@ def chunk(data: bytes) -> bytes:
 def paused() -> Iterator[tuple[ScriptedUpstream, threading.Event]]:
     """A provider that sends one event and goes on when told."""
     go = threading.Event()
-    script = [Send(CHUNKED + chunk(EVENT % b"one")), Wait(go), Send(chunk(END) + b"0\r\n\r\n")]
+    script: list[Step] = [Send(CHUNKED + chunk(EVENT % b"one")), Wait(go), Send(chunk(END) + b"0\r\n\r\n")]
     with ScriptedUpstream(script) as upstream:
         yield upstream, go
         go.set()
@@ -73,7 +73,7 @@ def test_a_stream_ends_well_within_the_grace(
         status, reasons = ask_admin(sidecar, "/readyz")
         assert status == 503 and "shutting down" in str(reasons)
         assert ask_admin(sidecar, "/healthz")[0] == 200
-        with pytest.raises(OSError):  # noqa: PT011
+        with pytest.raises(OSError):
             RawClient("127.0.0.1", sidecar.port)
         go.set()
         answer = client.recv_response("POST")

@@ -3,7 +3,8 @@
 Left out here, because what they are about does not exist yet: the registry of models that outlives a change of the
 configuration (reload), the token bucket that raced (limits), SQLite connections shared between readers and writer
 (ledger), no retries and no circuit breaker, partial usage lost and estimation that blocks the loop (metering). String
-copies in the authentication path and several JSON passes cannot be seen from outside: bench/micro.py watches their cost.
+copies in the authentication path and several JSON passes cannot be seen from outside: bench/micro.py watches what they
+cost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from proxy.outcome import Failure
 from proxy.policy.router import plan, route
 from proxy.server.settings import read_settings
 from proxy.server.worker import Worker
-from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Tell, Wait
+from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Tell, Wait
 from tests.whole.conftest import KEY
 from tests.whole.links import Link, each
 from tests.whole.processes import Provider, Sidecar
@@ -47,7 +48,7 @@ class NeverWalked(dict[str, ConfiguredProvider]):
     def __iter__(self) -> Any:
         raise AssertionError("the providers were walked")
 
-    values = items = keys = __iter__  # type: ignore[assignment]
+    values = items = keys = __iter__
 
 
 def test_a_provider_is_looked_up_not_searched() -> None:
@@ -268,7 +269,7 @@ def test_every_provider_can_be_faked(start: Callable[..., Sidecar], provide: Any
 def test_events_arrive_as_they_are_sent(start: Callable[..., Sidecar]) -> None:
     """Each event is with the client before the provider sends the next one."""
     arrived = [threading.Event() for _ in range(5)]
-    script: list[Any] = [Send(HEAD)]
+    script: list[Step] = [Send(HEAD)]
     for number, event in enumerate(arrived):
         script += [Send(chunk(EVENT % b"%d" % number)), Wait(event)]
     script.append(Send(chunk(END) + b"0\r\n\r\n"))
@@ -289,7 +290,7 @@ def test_a_half_event_waits_for_its_end(start: Callable[..., Sidecar]) -> None:
     """What is before the last boundary goes at once; what is behind it goes with its end, unchanged."""
     go, said = threading.Event(), threading.Event()
     first, second = EVENT % b"one", EVENT % b"two"
-    script = [
+    script: list[Step] = [
         Send(HEAD + chunk(first + second[:20])),
         Tell(said),
         Wait(go),

@@ -64,7 +64,7 @@ def test_tools_whole_and_streamed(client: anthropic.Anthropic, provider: Provide
     assert whole.stop_reason == "tool_use"
     with client.messages.stream(**asked) as stream:
         streamed = stream.get_final_message()
-    calls = [next(b for b in message.content if b.type == "tool_use") for message in (whole, streamed)]
+    calls: list[Any] = [next(b for b in message.content if b.type == "tool_use") for message in (whole, streamed)]
     assert calls[0].name == calls[1].name == "get_weather" and calls[0].input == calls[1].input != {}
 
 

@@ -95,7 +95,7 @@ def test_ollama_streamed(llama: ollama.Client, provider: Provider, sidecar: Side
     parts = list(llama.chat("llama3", HELLO, stream=True))
     assert len(parts) > 1 and "".join(part.message.content or "" for part in parts) == TEXT and parts[-1].done
     pieces = list(llama.generate("llama3", "hello", stream=True))
-    assert "".join(piece.response for piece in pieces) == TEXT
+    assert "".join(piece.response or "" for piece in pieces) == TEXT
     assert all(r["stream"] and r["complete"] for r in sidecar.wait_for_receipts(2))
 
 

@@ -1,8 +1,8 @@
 """No secret ever shows: a canary stands in every place a secret can stand, and everything that comes out is searched.
 
-How it works: keys, credentials, fields and proxy passwords are random; good and bad requests go in, in every dialect, with
-every log form, `check` and `--help` too; then stdout, stderr and all answers are searched for each secret and for parts
-of it. What only the provider may see is also looked for there, so that an empty search proves something.
+How it works: keys, credentials, fields and proxy passwords are random; good and bad requests go in, in every dialect,
+with every form of the log; then stdout, stderr and all answers are searched for each secret and for parts of it. What
+only the provider may see is also looked for there, so that an empty search proves something.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def canaries() -> Canaries:
 def environ(canaries: Canaries, provider: Provider, folder: Path) -> dict[str, str]:
     kept = folder / "credential"
     kept.write_text(canaries("filed") + "\n")
-    environ = {
+    return {
         **provider.environ(),
         "OPENAI_API_KEY": canaries("openai"),
         "ANTHROPIC_API_KEY": canaries("anthropic"),
@@ -86,7 +86,6 @@ def environ(canaries: Canaries, provider: Provider, folder: Path) -> dict[str, s
         "LLM_PROXY_PROVIDER_FAR": "openai+https://provider.invalid/v1",
         "HTTPS_PROXY": f"http://user:{canaries('tunnel')}@127.0.0.1:9",
     }
-    return environ
 
 
 def requests(canaries: Canaries, good: str) -> Iterator[bytes]:
@@ -134,7 +133,7 @@ def test_no_secret_is_ever_shown(
     for sent in requests(canaries, canaries("ours")):
         with RawClient("127.0.0.1", sidecar.port) as client:
             client.send(sent)
-            if b"echo" not in sent and sent.endswith(b"}") or b"HTTP/9.9" in sent:
+            if (b"echo" not in sent and sent.endswith(b"}")) or b"HTTP/9.9" in sent:
                 answer = client.recv_to_end()[0]
                 answers.append(answer)
                 # A path that the simulated provider does not know is answered with the request itself.
