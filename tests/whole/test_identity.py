@@ -59,7 +59,7 @@ def problems_of(entry: Recorded, reply: Reply) -> list[str]:
     if entry.id in ALTERED:
         if reply.is_whole:
             found.append("a stream without an end ended cleanly")
-        if not _is_broken_off(entry.body, reply.body):
+        if not is_broken_off(entry.body, reply.body):
             found.append(f"an error event was due at the last boundary: {reply.body[-300:]!r}")
     else:
         if not reply.is_whole:
@@ -74,7 +74,7 @@ def problems_of(entry: Recorded, reply: Reply) -> list[str]:
     return found
 
 
-def _is_broken_off(sent: bytes, got: bytes) -> bool:
+def is_broken_off(sent: bytes, got: bytes) -> bool:
     """Whether `got` is the whole events of `sent`, then one event with an error of ours, and nothing else."""
     boundary = event_ends(sent)[-1]
     event = re.fullmatch(rb"(?:event: \w+\n)?data: (\{.*\})\n\n", got[boundary:])

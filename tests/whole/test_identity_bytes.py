@@ -1,0 +1,114 @@
+"""Every recorded stream byte by byte: on the fake transport each byte is a read of its own, which sockets never promise.
+
+How it works: as test_identity, with the whole relay between a scripted client and a scripted provider (tests/relay). The
+provider's framing is cut as well: lengths of chunks, line ends, and the end of the message. Of long streams the
+beginning and the end go byte by byte; between them the reads have odd sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import h11
+import pytest
+
+from proxy.catalog.snapshot import Provider
+from proxy.server.settings import read_settings
+from proxy.simulator.replay import split_events
+from tests.relay.stage import Peer, Stage, chunk
+from tests.whole import recorded
+from tests.whole.recorded import Recorded
+from tests.whole.test_identity import ALTERED, is_broken_off
+
+LOADED = recorded.load()
+STREAMS = [entry for entry in LOADED if entry.streaming and entry.status == 200]
+EDGE = 6_000  # bytes of each end that go one by one
+ODD = 997  # the size of the reads between them, a prime so that it meets every place of an event
+
+
+def provider_of(entry: Recorded) -> Provider:
+    """As configured, but first in the snapshot: it is the default of this stage."""
+    configured = read_settings(recorded.environ([entry, *LOADED], 80)).snapshot.providers[entry.provider]
+    return replace(configured, credential=None)
+
+
+PROVIDERS = {entry.provider: entry for entry in STREAMS}
+
+
+@pytest.fixture(scope="module")
+def providers() -> dict[str, Provider]:
+    return {name: provider_of(entry) for name, entry in PROVIDERS.items()}
+
+
+def asked(entry: Recorded) -> bytes:
+    lines = [f"POST {entry.path} HTTP/1.1", "host: localhost", f"content-type: {entry.content_type}"]
+    lines += [f"content-length: {len(entry.request)}", "", ""]
+    return "\r\n".join(lines).encode() + entry.request
+
+
+def answer_of(entry: Recorded, framing: str) -> bytes:
+    kind = entry.fields.get("content-type", "text/event-stream")
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n"
+    if framing == "length":
+        return f"{head}content-length: {len(entry.body)}\r\n\r\n".encode() + entry.body
+    return f"{head}transfer-encoding: chunked\r\n\r\n".encode() + b"".join(map(chunk, split_events(entry.body))) + LAST
+
+
+LAST = b"0\r\n\r\n"
+
+
+def says_in_bytes(peer: Peer, data: bytes) -> None:
+    """One read for each byte, but for the middle of long ones."""
+    edge = max(EDGE, len(data) - EDGE)
+    place = 0
+    while place < len(data):
+        size = 1 if place < EDGE or place >= edge else min(ODD, edge - place)
+        peer.transport.receive(data[place : place + size])
+        place += size
+
+
+def read_answer(sent: bytes) -> tuple[bytes, bool]:
+    """The body, and whether it ended properly."""
+    reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    reader.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(sent)
+    body = []
+    while True:
+        event = reader.next_event()
+        if isinstance(event, h11.Data):
+            body.append(bytes(event.data))
+        elif event is h11.NEED_DATA:
+            return b"".join(body), False
+        elif isinstance(event, h11.EndOfMessage):
+            return b"".join(body), True
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_every_stream_passes_byte_by_byte(providers: dict[str, Provider], framing: str) -> None:
+    wrong: dict[str, str] = {}
+    for name, provider in providers.items():
+        with Stage(providers=(provider,)) as stage:
+            client = stage.client()
+            for entry in (entry for entry in STREAMS if entry.provider == name):
+                if client.is_gone:
+                    client = stage.client()
+                before = len(client.transport.sent)
+                client.says(asked(entry))
+                upstream = stage.upstream()
+                says_in_bytes(upstream, answer_of(entry, framing))
+                stage.loop.run_ready()
+                body, is_whole = read_answer(client.transport.sent[before:])
+                receipt = stage.receipt()
+                if entry.id in ALTERED:
+                    if is_whole or not is_broken_off(entry.body, body) or receipt.complete:
+                        wrong[entry.id] = f"not broken off: {body[-300:]!r}"
+                elif body != entry.body or not is_whole:
+                    wrong[entry.id] = f"{len(body)} bytes, not {len(entry.body)}, whole: {is_whole}; {receipt}"
+                if not upstream.transport.sent.endswith(entry.request):
+                    wrong[entry.id] = "the request was changed"
+    assert not wrong, "\n".join(f"{id}: {what}" for id, what in wrong.items())
+
+
+def test_there_are_streams() -> None:
+    assert {entry.base.partition("+")[0] for entry in STREAMS} >= {"openai", "anthropic", "gemini", "ollama"}
