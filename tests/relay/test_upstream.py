@@ -87,7 +87,7 @@ def test_a_large_body_is_not_copied_behind_its_head() -> None:
         upstream = stage.warm()
         lists: list[int] = []
         write_all = upstream.transport.writelines
-        upstream.transport.writelines = lambda data: (lists.append(len(list(data))), write_all(data))[1]  # type: ignore
+        upstream.transport.writelines = lambda data: (lists.append(len(list(data))), write_all(data))[1]  # type: ignore[method-assign]
         client = stage.client()
         client.says(s.ask(body=body))
         assert lists == [2]
