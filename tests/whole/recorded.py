@@ -4,8 +4,8 @@ Lives here: `Recorded` (an entry of the manifest with the path at the sidecar an
 environment that makes both true. May not live here: expectations about answers (test_identity).
 How it works: the recorded path tells the base URL that a user of that vendor configures; in the OpenAI family that is
 the path without its known end. Each different base is a provider of its own, called by name, so that many ways of
-joining a base are walked. Entries without a path get the usual one of their dialect. Where the folder of recordings is
-not at hand, the project's own transcripts are read the same way.
+joining a base are walked. Entries without a path get the usual one of their dialect. The project's own transcripts are
+read the same way.
 """
 
 from __future__ import annotations
@@ -36,17 +36,9 @@ _USUAL = {
 _OPENAI_END = re.compile(r"/(chat/completions|completions|responses|embeddings)$")
 
 
-def folder() -> Path:
-    return recordings.FIXTURES if recordings.is_at_hand() else TRANSCRIPTS
-
-
-def entries() -> list[dict[str, Any]]:
-    if recordings.is_at_hand():
-        return recordings.recorded()
-    if not (TRANSCRIPTS / "manifest.json").is_file():
-        return []  # which a test of its own does not accept
-    found: list[dict[str, Any]] = json.loads((TRANSCRIPTS / "manifest.json").read_text())["fixtures"]
-    return found
+def folders() -> list[Path]:
+    """The project's own transcripts, and the recorded traffic where it is at hand."""
+    return [TRANSCRIPTS, *([recordings.FIXTURES] if recordings.is_at_hand() else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +46,7 @@ class Recorded:
     """`path` is what the client asks the sidecar for, `target` what the provider must be asked for."""
 
     id: str
+    method: str
     path: str
     target: str
     provider: str
@@ -65,6 +58,7 @@ class Recorded:
     fields: dict[str, str]
     body: bytes
     streaming: bool
+    broken: str  # framing of a stream of the transcripts that must be broken off; "" for all others
 
 
 def _clean(path: str) -> str:
@@ -76,7 +70,7 @@ def _clean(path: str) -> str:
 def _way(entry: dict[str, Any]) -> tuple[str, str, str]:
     """(family, base path, path below it)."""
     api, path = entry["api"], _clean(entry["request"]["path"] or _USUAL.get(entry["api"], "/v1/unknown"))
-    if api.startswith("openai") or (api == "embeddings"):
+    if api.startswith("openai") or api == "embeddings":
         found = _OPENAI_END.search(path)
         if found is not None and "/prompts/" not in path:
             return "openai", path[: found.start()], "/v1" + found[0]
@@ -91,23 +85,26 @@ def _way(entry: dict[str, Any]) -> tuple[str, str, str]:
     return "plain", "", path
 
 
-def load() -> list[Recorded]:
+def load(folder: Path) -> list[Recorded]:
     made: list[Recorded] = []
     names: dict[str, str] = {}
-    for entry in entries():
+    for entry in json.loads((folder / "manifest.json").read_text())["fixtures"]:
         asked, told = entry["request"], entry["response"]
         family, base, below = _way(entry)
         name = names.setdefault(f"{family}+{base}", f"r{len(names)}")
         query = asked.get("query") or ("alt=sse" if _wants_sse(entry) else "")
         query = f"?{query}" if query else ""
-        request = (folder() / asked["file"]).read_bytes() if asked.get("file") else _request(entry)
+        kept = re.sub(r"\?key=[^&]*&", "?", query)  # a carrier of keys stays at the sidecar
+        request = (folder / asked["file"]).read_bytes() if asked.get("file") else _request(entry)
+        request = b"" if (asked.get("method") or "POST").upper() == "GET" else request
         path = below if family == "openai" and base == "/v1" else f"/{name}{below}"
         target = base + (below.removeprefix("/v1") if family == "openai" else below)
         made.append(
             Recorded(
                 id=entry["id"],
+                method=(asked.get("method") or "POST").upper(),
                 path=path + query,
-                target=target + query,
+                target=target + kept,
                 provider=name,
                 base=f"{family}+{base}",
                 request=request,
@@ -115,11 +112,17 @@ def load() -> list[Recorded]:
                 is_recorded=bool(asked.get("file")),
                 status=told["status"],
                 fields=told.get("headers") or {},
-                body=(folder() / told["file"]).read_bytes(),
+                body=(folder / told["file"]).read_bytes(),
                 streaming=bool(entry.get("streaming")),
+                broken=_broken(entry),
             )
         )
     return made
+
+
+def _broken(entry: dict[str, Any]) -> str:
+    is_incomplete = entry.get("streaming") and entry["expect"].get("complete") is False
+    return str(entry["response"].get("framing")) if is_incomplete and entry["response"]["status"] == 200 else ""
 
 
 def _wants_sse(entry: dict[str, Any]) -> bool:
@@ -139,5 +142,5 @@ def environ(loaded: list[Recorded], port: int) -> dict[str, str]:
     for each in loaded:
         family, _, base = each.base.partition("+")
         found[f"LLM_PROXY_PROVIDER_{each.provider.upper()}"] = f"{family}+http://127.0.0.1:{port}{base}"
-    usual = next(each.provider for each in loaded if each.base == "openai+/v1")
-    return {**found, "LLM_PROXY_DEFAULT_PROVIDER": usual}
+    usual = next((each.provider for each in loaded if each.base == "openai+/v1"), None)
+    return found if usual is None else {**found, "LLM_PROXY_DEFAULT_PROVIDER": usual}

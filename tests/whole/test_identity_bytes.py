@@ -1,13 +1,13 @@
-"""Every recorded stream byte by byte: on the fake transport each byte is a read of its own, which sockets never promise.
+"""Every recorded stream byte by byte: on the fake transport each byte is a read of its own, as no socket promises.
 
-How it works: as test_identity, with the whole relay between a scripted client and a scripted provider (tests/relay). The
-provider's framing is cut as well: lengths of chunks, line ends, and the end of the message. Of long streams the
+How it works: as test_identity, with the whole relay between a scripted client and a scripted provider (tests/relay).
+The provider's framing is cut as well: lengths of chunks, line ends, and the end of the message. Of long streams the
 beginning and the end go byte by byte; between them the reads have odd sizes.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 import h11
 import pytest
@@ -18,30 +18,25 @@ from proxy.simulator.replay import split_events
 from tests.relay.stage import Peer, Stage, chunk
 from tests.whole import recorded
 from tests.whole.recorded import Recorded
-from tests.whole.test_identity import ALTERED, is_broken_off
+from tests.whole.test_identity import is_altered, is_broken_off
 
-LOADED = recorded.load()
-STREAMS = [entry for entry in LOADED if entry.streaming and entry.status == 200]
+FOLDERS = recorded.folders()
+LOADED = {folder: recorded.load(folder) for folder in FOLDERS}
+STREAMS = {
+    folder: [entry for entry in loaded if entry.streaming and entry.status == 200] for folder, loaded in LOADED.items()
+}
 EDGE = 6_000  # bytes of each end that go one by one
 ODD = 997  # the size of the reads between them, a prime so that it meets every place of an event
 
 
-def provider_of(entry: Recorded) -> Provider:
-    """As configured, but first in the snapshot: it is the default of this stage."""
-    configured = read_settings(recorded.environ([entry, *LOADED], 80)).snapshot.providers[entry.provider]
-    return replace(configured, credential=None)
-
-
-PROVIDERS = {entry.provider: entry for entry in STREAMS}
-
-
-@pytest.fixture(scope="module")
-def providers() -> dict[str, Provider]:
-    return {name: provider_of(entry) for name, entry in PROVIDERS.items()}
+def providers_of(folder: Path) -> dict[str, Provider]:
+    """As configured, by name."""
+    configured = read_settings(recorded.environ(LOADED[folder], 80)).snapshot.providers
+    return {entry.provider: configured[entry.provider] for entry in STREAMS[folder]}
 
 
 def asked(entry: Recorded) -> bytes:
-    lines = [f"POST {entry.path} HTTP/1.1", "host: localhost", f"content-type: {entry.content_type}"]
+    lines = [f"{entry.method} {entry.path} HTTP/1.1", "host: localhost", f"content-type: {entry.content_type}"]
     lines += [f"content-length: {len(entry.request)}", "", ""]
     return "\r\n".join(lines).encode() + entry.request
 
@@ -85,12 +80,13 @@ def read_answer(sent: bytes) -> tuple[bytes, bool]:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
-def test_every_stream_passes_byte_by_byte(providers: dict[str, Provider], framing: str) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_stream_passes_byte_by_byte(folder: Path, framing: str) -> None:
     wrong: dict[str, str] = {}
-    for name, provider in providers.items():
+    for name, provider in providers_of(folder).items():
         with Stage(providers=(provider,)) as stage:
             client = stage.client()
-            for entry in (entry for entry in STREAMS if entry.provider == name):
+            for entry in (entry for entry in STREAMS[folder] if entry.provider == name):
                 if client.is_gone:
                     client = stage.client()
                 before = len(client.transport.sent)
@@ -100,8 +96,8 @@ def test_every_stream_passes_byte_by_byte(providers: dict[str, Provider], framin
                 stage.loop.run_ready()
                 body, is_whole = read_answer(client.transport.sent[before:])
                 receipt = stage.receipt()
-                if entry.id in ALTERED:
-                    if is_whole or not is_broken_off(entry.body, body) or receipt.complete:
+                if is_altered(entry):
+                    if is_whole or not is_broken_off(entry, body) or receipt.complete:
                         wrong[entry.id] = f"not broken off: {body[-300:]!r}"
                 elif body != entry.body or not is_whole:
                     wrong[entry.id] = f"{len(body)} bytes, not {len(entry.body)}, whole: {is_whole}; {receipt}"
@@ -111,4 +107,5 @@ def test_every_stream_passes_byte_by_byte(providers: dict[str, Provider], framin
 
 
 def test_there_are_streams() -> None:
-    assert {entry.base.partition("+")[0] for entry in STREAMS} >= {"openai", "anthropic", "gemini", "ollama"}
+    for streams in STREAMS.values():
+        assert {entry.base.partition("+")[0] for entry in streams} >= {"openai", "anthropic", "gemini", "ollama"}
