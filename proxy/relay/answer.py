@@ -89,6 +89,8 @@ class Answer:
             progress = watch.feed(cutter.block) if cutter.block else cutter.skipped > skipped
             if is_last:
                 data += self._flush(cutter, watch)
+        elif self.is_stream:
+            progress = False  # empty lines before the first event
         if is_last and self.lacks_end:
             is_last = False  # the message has ended, the stream has not: no last chunk (DESIGN 6)
         out = self._prefix

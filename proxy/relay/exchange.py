@@ -374,7 +374,9 @@ class Exchange:
         self.phase = phase
         self.limit = limit
         self.since = since
-        due = since + (phases.STEP if phase is Phase.SEND else limit)
+        # In these two, progress and an average rate are looked for before the limit is up, be it infinite.
+        is_watched = (phase is Phase.BODY or phase is Phase.SEND) and limit > phases.STEP
+        due = since + (phases.STEP if is_watched else limit)
         self.client.deadline = due if due < self.total_due else self.total_due
         if self.client.is_full:
             self.client.watch_stall()
