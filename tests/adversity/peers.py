@@ -1,6 +1,6 @@
 """Clients and providers that a test plays itself, on real sockets, many at once in one loop.
 
-Lives here: `Peer` (one end of a connection), `Heard` (one answer as a client saw it), `Upstream` (a provider whose every
+Lives here: `Peer` (one end of a connection), `Heard` (one answer as a client saw it), `Upstream` (a provider: each
 connection runs a coroutine of the test), `Gate`. May not live here: the sidecar (stage), opinions about answers.
 How it works: nothing is sent, read or closed that the test does not ask for; a FIN of the other side leaves our own
 direction open. Every wait has a time limit that only a hanging test reaches.

@@ -2,8 +2,8 @@
 
 Lives here: `Stage`, `run`. May not live here: peers (peers), what providers say (speech), assertions about one subject.
 How it works: Worker, clients and upstream share one uvloop, so that 200 rounds take a fraction of a second. The end of
-the block is a test of its own: no client, link in use, body, stream, task, deadline or descriptor is left, and after the
-worker has stopped nothing at all.
+the block is a test of its own: no client, link in use, body, stream, task, deadline or descriptor is left, and nothing
+at all after the worker has stopped.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Stage:
         self._upstream_port = upstream_port
         self._outside: set[asyncio.Task[Any]] = set()
         self._before = 0
-        self._base = 0
+        self._bare = 0  # descriptors without the worker
+        self._base = 0  # with it
 
     async def __aenter__(self) -> Stage:
         self._outside = set(asyncio.all_tasks())
@@ -65,6 +66,7 @@ class Stage:
         await asyncio.sleep(0)
         self._before = descriptors()
         await self.upstream.start()
+        self._bare = descriptors()
         at = f"http://127.0.0.1:{self._upstream_port or self.upstream.port}"
         environ = {
             "PROVIDER_OAI": f"openai+{at}/v1",
@@ -97,6 +99,11 @@ class Stage:
             await self.upstream.close()
         if kind is None:
             await self.settle(lambda: descriptors() == self._before, lambda: f"{descriptors()} != {self._before} files")
+
+    async def stop(self, grace: float) -> None:
+        """Stop the worker as SIGTERM does."""
+        await self.worker.stop(grace)
+        self._base = self._bare
 
     def refuse(self) -> None:
         """From here the kernel refuses connections to the upstream."""

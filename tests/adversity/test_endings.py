@@ -1,5 +1,5 @@
-"""The table of endings (DESIGN 6) on real sockets, 200 rounds at once: what the client sees, what the receipt says, what
-the upstream notices, and (Stage, at its end) that nothing is left behind."""
+"""The table of endings (DESIGN 6) on real sockets, 200 rounds at once: what the client sees, what the receipt says,
+what the upstream notices, and (Stage, at its end) that nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Clients that leave, in every phase and in every way, 200 at once: the upstream is closed at once, be it silent, be the
-client's side paused; the receipt says when; nothing is left (Stage, at its end)."""
+"""Clients that leave, in every phase and in every way, 200 at once: the upstream is closed at once, be it silent, be
+the client's side paused; the receipt says when; nothing is left (Stage, at its end)."""
 
 from __future__ import annotations
 
