@@ -73,6 +73,7 @@ def test_a_refusal_in_the_middle_of_a_body_closes_lingering() -> None:
         assert client.is_lingering
         client.says(b"x" * 500 + s.ask())
         assert client.heard() == b""
+        assert sum(map(len, client.protocol.parser.pieces)) <= 500, "read, and thrown away"
         assert stage.upstreams == []
 
 
@@ -284,6 +285,17 @@ def test_a_hangup_is_seen_while_reading_is_paused() -> None:
         assert client.transport.aborted
 
 
+def test_the_watch_ends_with_the_connection() -> None:
+    """Its number may be another client's next."""
+    with Stage(limits=ByteLimits(buffer=1000)) as stage:
+        client = stage.client()
+        client.says(s.ask_stream() + s.ask() * 10)
+        assert client.transport.paused
+        client.resets()
+        assert stage.hangups.callbacks == {}
+        assert stage.receipt().ended_kind == "client_left"
+
+
 def test_reading_again_ends_the_watch() -> None:
     with Stage(limits=ByteLimits(buffer=1000)) as stage:
         client = stage.client()
@@ -423,6 +435,8 @@ def test_a_fault_in_a_request_is_a_500(of: type, where: str, monkeypatch: pytest
         assert b"our fault" not in answer
         receipt = stage.receipt()
         assert (receipt.ended_by.value, receipt.ended_kind, receipt.status) == ("proxy", "internal", 500)
+        if of is Exchange:
+            assert client.is_gone or client.is_lingering, "who knows what state it left behind"
 
 
 def test_a_fault_in_a_pipelined_request_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

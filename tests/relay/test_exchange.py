@@ -596,3 +596,15 @@ def test_no_provider() -> None:
 @pytest.mark.parametrize("limit", list(Limit))
 def test_every_limit_has_a_number_here(limit: Limit) -> None:
     assert limit in s.SECONDS
+
+
+def test_a_body_too_large_that_is_whole_is_answered_once() -> None:
+    with Stage(limits=ByteLimits(body=100)) as stage:
+        client = stage.client()
+        long = b'{"model":"gpt-5","x":"' + b"x" * 100 + b'"}'
+        client.says(s.request(b"POST", s.CHAT, None, b"Transfer-Encoding: chunked") + s.chunk(long) + s.LAST + s.ask())
+        answer = client.heard()
+        assert s.status_of(answer) == 413
+        assert len(stage.receipts) == 1
+        assert stage.upstream().heard() == s.sent_on(), "the next request, and it alone"
+        assert len(stage.upstreams) == 1

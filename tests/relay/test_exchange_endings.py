@@ -564,3 +564,28 @@ def test_a_lingering_close_ends_with_the_clients_fin() -> None:
         client.half_closes()
         assert client.is_gone
         assert stage.receipt().ended_kind == "bad_request"
+
+
+def test_a_large_event_that_flows_and_a_proper_end_leave_no_place_for_an_event() -> None:
+    half = b'data: {"choices":[{"delta":{"content":"' + b"x" * 70_000
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        stage.upstream().says(s.STREAM_HEAD + s.chunk(half))
+        client.heard()
+        stage.upstream().says(s.LAST)
+        assert client.heard() == b""
+        assert client.transport.closed
+        assert stage.receipt().ended_kind == "missing_end"
+
+
+def test_what_came_with_a_broken_chunk_of_a_document_is_not_passed_on() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask())
+        stage.upstream().says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + s.chunk(b"good"))
+        client.heard()
+        stage.upstream().says(s.chunk(b"doubtful") + b"zz\r\n")
+        assert client.heard() == b""
+        assert client.transport.closed
+        assert ending(stage.receipt()) == ("UD", "upstream", "protocol", False, 200, 1)
