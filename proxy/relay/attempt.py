@@ -164,7 +164,7 @@ class Attempt:
         started = milliseconds(self._began - self._exchange.began)
         receipt.attempts.append(Tried(self.provider.name, started, self.reused, status, failure))
 
-    def give_up(self, failure: Failure) -> None:
+    def give_up(self, failure: Failure | None) -> None:
         """Let go of the link, or of the place in the queue."""
         upstream, self.upstream = self.upstream, None
         head = None if upstream is None else upstream.parser.head

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 
+_ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
+
+
 class Exchange:
     __slots__ = (
         "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "phase", "receipt",
@@ -251,7 +254,7 @@ class Exchange:
         if answer.status >= 400:
             failure = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, f"the provider answered {answer.status}")
         elif answer.watch is not None and answer.watch.has_error:
-            failure = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
+            failure = _ERROR_EVENT
         attempt, head = self._attempt, parser.head
         assert attempt is not None and attempt.upstream is not None and head is not None
         attempt.end(failure, answer.status)
@@ -313,10 +316,18 @@ class Exchange:
         self.fail(Failure(Side.PROXY, self.phase, Kind.INTERNAL, "this proxy has a fault; its log says where"))
 
     def client_left(self) -> None:
-        """The client has gone: whatever runs for it is stopped at once."""
+        """The client has gone: whatever runs for it is stopped at once. SDKs close as soon as they have read a stream's
+        last event or its error, often before the message ends: that is not leaving."""
         if self.phase is Phase.DONE:
             return
-        failure = Failure(Side.CLIENT, self.phase, Kind.CLIENT_LEFT, "the client closed the connection")
+        failure: Failure | None
+        watch = None if self.answer is None else self.answer.watch
+        if watch is not None and watch.has_error:
+            failure = _ERROR_EVENT
+        elif watch is not None and watch.is_terminal:
+            failure = None
+        else:
+            failure = Failure(Side.CLIENT, self.phase, Kind.CLIENT_LEFT, "the client closed the connection")
         self._give_up(failure)
         self.client.exchange = None
         self._finish(failure)
@@ -340,7 +351,7 @@ class Exchange:
         self._finish(None)
         self.client.exchange_ended(keeps)
 
-    def _give_up(self, failure: Failure) -> None:
+    def _give_up(self, failure: Failure | None) -> None:
         if self._attempt is not None:
             self._attempt.give_up(failure)
             self._attempt = None

@@ -589,3 +589,26 @@ def test_what_came_with_a_broken_chunk_of_a_document_is_not_passed_on() -> None:
         assert client.heard() == b""
         assert client.transport.closed
         assert ending(stage.receipt()) == ("UD", "upstream", "protocol", False, 200, 1)
+
+
+@pytest.mark.parametrize("leave", ["half_closes", "resets"])
+def test_a_client_that_leaves_behind_the_last_event_has_it_all(leave: str) -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        upstream = stage.upstream()
+        upstream.says(s.STREAM_HEAD + s.chunk(s.text()) + s.chunk(b"data: [DONE]\n\n"))
+        getattr(client, leave)()
+        assert upstream.is_gone
+        assert ending(stage.receipt()) == ("--", "upstream", "complete", True, 200, 1)
+
+
+def test_a_client_that_leaves_at_the_providers_error_event_did_not_end_the_stream() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        upstream = stage.upstream()
+        upstream.says(s.STREAM_HEAD + s.chunk(b'data: {"error":{"message":"no"}}\n\n'))
+        client.resets()
+        assert upstream.is_gone
+        assert ending(stage.receipt()) == ("UD", "upstream", "error_event", False, 200, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 import tempfile
@@ -153,7 +154,6 @@ def test_a_worker_that_cannot_start_closes_what_it_had_opened(folder: Path) -> N
 
 
 def test_the_limit_of_open_files_is_what_the_system_allows() -> None:
-    resource = pytest.importorskip("resource", reason="no such limit on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
