@@ -36,6 +36,22 @@ def _sidecar(_provider: Provider) -> Iterator[Sidecar]:
     _RUNNING.remove(running)
 
 
+@pytest.fixture(scope="session")
+def _impatient(_provider: Provider) -> Iterator[Sidecar]:
+    running = Sidecar({**_provider.environ(), "LLM_PROXY_TIMEOUT_STREAM": "0.5"})
+    _RUNNING.append(running)
+    yield running
+    running.stop()
+    _RUNNING.remove(running)
+
+
+@pytest.fixture
+def impatient(_impatient: Sidecar) -> Sidecar:
+    """A sidecar before `provider`, without keys, that bears half a second between two events."""
+    _impatient.mark()
+    return _impatient
+
+
 @pytest.fixture
 def provider(_provider: Provider) -> Provider:
     """A provider for every family; `seen()` holds this test's requests."""

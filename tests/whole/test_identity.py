@@ -82,8 +82,8 @@ def is_altered(entry: Recorded) -> bool:
 
 
 def is_broken_off(entry: Recorded, got: bytes) -> bool:
-    """Whether `got` is the whole events of what was sent, then one event with an error of ours, and nothing else. A JSON
-    array has no place for one: there its missing bracket tells."""
+    """Whether `got` is the whole events of what was sent, then one event with an error of ours, and nothing else. A
+    JSON array has no place for one: there its missing bracket tells."""
     if entry.broken == "json_array":
         return b"llm-proxy" not in got and entry.body.startswith(got) and _elements(got) == _elements(entry.body) != []
     if b"llm-proxy: " not in got:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Wait
+from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Wait, WaitEnd
 from tests.whole.processes import PATIENCE, ROOT, Provider, Sidecar
 
 JSON = ("content-type", "application/json")
@@ -238,3 +238,20 @@ def test_exit_codes(command: tuple[str, ...], env: dict[str, str], code: int, to
 def test_all_errors_are_told_at_once() -> None:
     code, _, err = run("check", LLM_PROXY_TIMEOUT_HEAD="x", LLM_PROXY_MAX_BODY="y", LLM_PROXY_LISTEN="z")
     assert code == 2 and all(name in err for name in ("TIMEOUT_HEAD", "MAX_BODY", "LISTEN"))
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"), [(END, "complete"), (b'data: {"error":{"message":"overloaded"}}\n\n', "error_event")]
+)
+def test_a_client_that_leaves_at_the_last_event_has_not_left(
+    start: Callable[..., Sidecar], last: bytes, kind: str
+) -> None:
+    """SDKs close when they have what they want, before the message itself has ended."""
+    with ScriptedUpstream([Send(CHUNKED + chunk(EVENT % b"one" + last)), WaitEnd()]) as upstream:
+        sidecar = start({"LLM_PROXY_PROVIDER_X": f"openai+http://127.0.0.1:{upstream.port}/v1"})
+        with RawClient("127.0.0.1", sidecar.port) as client:
+            client.request("POST", "/v1/chat/completions", BODY, JSON, host="localhost")
+            client.recv_until(last + b"\r\n")
+        upstream.wait_until_closed()
+    (receipt,) = sidecar.wait_for_receipts(1)
+    assert (receipt["ended_kind"], receipt["complete"]) == (kind, kind == "complete")
