@@ -111,7 +111,7 @@ class ResponseParser:
             self.pieces.append(data)
         elif state == _HEAD:
             self._feed_head(data)
-        else:
+        elif data:
             self.is_clean = False
 
     def eof(self) -> None:

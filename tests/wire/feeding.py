@@ -7,6 +7,7 @@ How it works: each gives one value that can be compared; what a parser says only
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ def each_byte(data: bytes) -> list[bytes]:
 
 def cut(data: bytes, *edges: int) -> list[bytes]:
     marks = [0, *sorted(min(edge, len(data)) for edge in edges), len(data)]
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(marks)]
 
 
 class ReadRequest(NamedTuple):

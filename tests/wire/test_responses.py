@@ -223,7 +223,8 @@ H11_PASSES = {
     },
     "statuses and versions: h11 leaves them to its user": {"status 600", "HTTP/2.0", "HTTP/0.9", "HTTP/1.2"},
     "sizes: h11 has no limits there, or waits for the bytes": {
-        "1xx without end", "two hundred and one fields", "a length of 19 digits", "a length of 2**64", "a last chunk in LF",
+        "1xx without end", "two hundred and one fields", "a length of 19 digits", "a length of 2**64",
+        "a last chunk in LF",
         "a chunk size of 17 digits",
     },
     "trailers: h11 does not look at what they say": {"a trailer that is a length (9110 6.5.1)"},

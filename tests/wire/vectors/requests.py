@@ -62,7 +62,8 @@ GOOD: dict[str, Good] = {
     "chunked and a blank (9110 5.5)": good(post(TE + b" ", body=ABC), b"abc", framing=CHUNKED),
     "chunked, empty": good(post(TE, body=b"0\r\n\r\n"), framing=CHUNKED),
     "chunked, zeros": good(post(TE, body=b"0003\r\nabc\r\n000\r\n\r\n"), b"abc"),
-    "chunked, hex in both cases": good(post(TE, body=b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n"), b"0123456789" * 2),
+    "chunked, hex in both cases": good(post(TE, body=b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n"),
+    b"0123456789" * 2),
     "chunked with extensions (9112 7.1.1)": good(post(TE, body=b'3;a=b;c="d"\r\nabc\r\n0 ;e\r\n\r\n'), b"abc"),
     "chunked with trailers, which end here": good(
         post(TE, body=b"3\r\nabc\r\n0\r\nAuthorization: Bearer t\r\nHost: t\r\nContent-Length: 9\r\n\r\n"),
@@ -104,7 +105,8 @@ GOOD: dict[str, Good] = {
         fields=[(b"c", b"C", b"3")], keep_alive=False,
     ),
     "a named field beside an offer to upgrade": good(
-        get(b"Upgrade: h2c", b"Connection: upgrade-insecure-requests, upgrade", b"Upgrade-Insecure-Requests: 1"), fields=[]
+        get(b"Upgrade: h2c", b"Connection: upgrade-insecure-requests, upgrade", b"Upgrade-Insecure-Requests: 1"),
+        fields=[]
     ),
     "framing and Host cannot be named away": good(
         post(b"Connection: content-length, host, transfer-encoding", b"Content-Length: 3", body=b"abc"),
@@ -152,14 +154,18 @@ GOOD: dict[str, Good] = {
 }  # fmt: skip
 
 HOSTS_GOOD = [
-    b"x", b"X.Example", b"localhost:8080", b"a.b.c.", b"1.2.3.4", b"1.2.3.4:80", b"[::1]", b"[::1]:80", b"[::ffff:1.2.3.4]",
-    b"[2001:db8::1]:65535", b"x:", b"x:0", b"x:00080", b"a_b", b"a-b", b"xn--bcher-kva.example", b"%41.b", b"a~b!$&'()*+;=",
+    b"x", b"X.Example", b"localhost:8080", b"a.b.c.", b"1.2.3.4", b"1.2.3.4:80", b"[::1]", b"[::1]:80",
+    b"[::ffff:1.2.3.4]",
+    b"[2001:db8::1]:65535", b"x:", b"x:0", b"x:00080", b"a_b", b"a-b", b"xn--bcher-kva.example", b"%41.b",
+    b"a~b!$&'()*+;=",
 ]  # fmt: skip
 HOSTS_BAD = [
-    b"", b" ", b":", b":80", b"a b", b"a\tb", b"a/b", b"/a", b"a?b", b"a#b", b"u@a", b"u:p@a", b"a@", b"http://a", b"a:b",
+    b"", b" ", b":", b":80", b"a b", b"a\tb", b"a/b", b"/a", b"a?b", b"a#b", b"u@a", b"u:p@a", b"a@", b"http://a",
+    b"a:b",
     b"a:80:80", b"a:-1", b"a:+1", b"a: 80", b"a :80", b"a:80a", b"a:0x50", b"a:65536", b"a:123456", b"a:\xd9\xa1", b"[",
     b"[]", b"[::1", b"::1", b"::1]", b"[::1]a", b"[::1]:a", b"[::1]]", b"[[::1]]", b"[::1%25eth0]", b"[::1%eth0]",
-    b"[1.2.3.4]", b"[::g]", b"[:::]", b"[1:2:3:4:5:6:7:8:9]", b"[::1.2.3.256]", b"[v1.a]", b"[a]", b"a[::1]", b"%", b"%4",
+    b"[1.2.3.4]", b"[::g]", b"[:::]", b"[1:2:3:4:5:6:7:8:9]", b"[::1.2.3.256]", b"[v1.a]", b"[a]", b"a[::1]", b"%",
+    b"%4",
     b"%zz", b"a\\b", b'"a"', b"<a>", b"a,\x20b", b"\xc3\xa9", b"\xff", b"a|b", b"a^b", b"a`b", b"{a}", b"a\x7fb",
 ]  # fmt: skip
 

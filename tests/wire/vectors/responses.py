@@ -79,7 +79,8 @@ GOOD: dict[str, Good] = {
     "304 with chunks": good(answer(TE, first=b"HTTP/1.1 304 Not Modified"), framing=NONE),
     "no reason": good(answer(CL, first=b"HTTP/1.1 200 ", body=b"abc"), b"abc", reason=b""),
     "no reason and no blank": good(answer(CL, first=b"HTTP/1.1 200", body=b"abc"), b"abc", reason=b""),
-    "a reason in other letters": good(answer(CL, first=b"HTTP/1.1 200 \xe9\t x", body=b"abc"), b"abc", reason=b"\xe9\t x"),
+    "a reason in other letters": good(answer(CL, first=b"HTTP/1.1 200 \xe9\t x", body=b"abc"), b"abc",
+    reason=b"\xe9\t x"),
     "a status nobody knows": good(answer(CL, first=b"HTTP/1.1 599 x", body=b"abc"), b"abc", status=599),
     "100 before it (9110 15.2)": good(answer(first=b"HTTP/1.1 100 Continue") + OK, b"abc", status=200),
     "102, 103 with fields, and 199 before it": good(
@@ -95,7 +96,8 @@ GOOD: dict[str, Good] = {
         answer(b"X-A: 1", b"Connection: x-b", b"X-B: 2", b"Keep-Alive: 3", b"x-a:  4 ", b"Trailer: 5", CL, body=b"abc"),
         b"abc", fields=[(b"x-a", b"X-A", b"1"), (b"x-a", b"x-a", b"4")],
     ),
-    "a length cannot be named away": good(answer(b"Connection: content-length", CL, body=b"abc"), b"abc", framing=LENGTH),
+    "a length cannot be named away": good(answer(b"Connection: content-length", CL, body=b"abc"), b"abc",
+    framing=LENGTH),
 }  # fmt: skip
 
 BAD: dict[str, Bad] = {
