@@ -396,7 +396,9 @@ def test_a_broken_chunk_in_a_stream() -> None:
         assert stage.pooled == 0
 
 
-@pytest.mark.parametrize("extra", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", b"\r\n"])
+@pytest.mark.parametrize(
+    "extra", [b"x", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", b"\r\n"]
+)
 def test_bytes_behind_a_chunked_end(extra: bytes) -> None:
     detail = "the upstream sent bytes behind the end of its answer"
     with Stage() as stage:
