@@ -61,6 +61,8 @@ BAD = {
     "CR alone behind data": b"3\r\nabc\r0\r\n\r\n",
     "nothing behind data": b"3\r\nabc0\r\n\r\n",
     "more data than it says": b"3\r\nabcd\r\n0\r\n\r\n",
+    "two other bytes behind data": b"3\r\nabcXY0\r\n\r\n",
+    "LF and CR behind data": b"3\r\nabc\n\r0\r\n\r\n",
     "less data than it says": b"4\r\nabc\r\n0\r\n\r\n",
     "LF at the end": b"0\r\n\n",
     "LF behind zero": b"0\n\r\n",

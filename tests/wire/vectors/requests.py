@@ -317,6 +317,7 @@ BAD: dict[str, tuple[bytes, Kind]] = {
     "a chunk size in LF": (post(TE, body=b"3\nabc\r\n0\r\n\r\n"), BAD_REQUEST),
     "a chunk that ends in LF": (post(TE, body=b"3\r\nabc\n0\r\n\r\n"), BAD_REQUEST),
     "a chunk longer than it says": (post(TE, body=b"3\r\nabcd\r\n0\r\n\r\n"), BAD_REQUEST),
+    "a chunk with other bytes behind it": (post(TE, body=b"3\r\nabcXY0\r\n\r\n"), BAD_REQUEST),
     "a last chunk in LF": (post(TE, body=b"0\n\n"), BAD_REQUEST),
     "a trailer that is none": (post(TE, body=b"0\r\nabc\r\n\r\n"), BAD_REQUEST),
     **{f"Host {host!r}": (get(host=b"Host: " + host + b"\r\n"), BAD_REQUEST) for host in HOSTS_BAD},
