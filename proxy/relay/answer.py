@@ -39,9 +39,11 @@ class Answer:
         "_client",
         "_dialect",
         "_framing",
+        "_is_blind",
         "_is_chunked",
         "_limits",
         "_prefix",
+        "_skipped",
     )
 
     def __init__(
@@ -61,6 +63,8 @@ class Answer:
         self.bytes_out = 0
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
+        self._is_blind = False  # the last event was too large to be looked at
+        self._skipped = 0
         self._framing = call.framing or dialect.framing if call is not None else EventFraming.NONE
         # A streamed answer may have to carry an error event, so it never goes out under a length.
         self.is_stream = (
@@ -84,9 +88,12 @@ class Answer:
         if self.watch is not None or (self.is_stream and self._choose_events(data)):
             cutter, watch = self.cutter, self.watch
             assert cutter is not None and watch is not None
-            skipped = cutter.skipped
             data = cutter.feed(data)
-            progress = watch.feed(cutter.block) if cutter.block else cutter.skipped > skipped
+            progress = watch.feed(cutter.block) if cutter.block else False
+            if cutter.skipped != self._skipped:
+                progress = self._note_skipped(cutter)
+            elif cutter.block:
+                self._is_blind = False
             if is_last:
                 data += self._flush(cutter, watch)
         elif self.is_stream:
@@ -106,10 +113,9 @@ class Answer:
 
     @property
     def lacks_end(self) -> bool:
-        """Whether the stream has told neither a finish nor a terminal event so far. An event that was too large to be
-        looked at may have held it: then nobody can tell, and the message's own end counts."""
-        watch, cutter = self.watch, self.cutter
-        return self.is_stream and (watch is None or not watch.is_complete) and (cutter is None or not cutter.skipped)
+        """Whether the stream has told neither a finish nor a terminal event so far. If the event that came last was
+        too large to be looked at, it may have told: then the message's own end counts."""
+        return self.is_stream and (self.watch is None or not self.watch.is_complete) and not self._is_blind
 
     def break_off(self, failure: Failure, status: int, request_id: str) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
@@ -139,6 +145,14 @@ class Answer:
         self.watch = self._dialect.watch()
         return True
 
+    def _note_skipped(self, cutter: EventCutter) -> bool:
+        """An event was too large to be looked at. It is progress; and if it is the last so far, its name at most stands
+        in the block, then nobody can say what it told."""
+        self._skipped = cutter.skipped
+        block = cutter.block.strip()
+        self._is_blind = not block or (block.startswith(b"event:") and b"\n" not in block)
+        return True
+
     def _flush(self, cutter: EventCutter, watch: Watch) -> bytes:
         """The rest behind the last boundary, once the message has ended. It goes out only if the stream is complete:
         otherwise an error event takes its place."""
@@ -146,7 +160,9 @@ class Answer:
         rest = cutter.flush()
         if cutter.block:
             watch.feed(cutter.block)
-        if watch.is_complete or cutter.skipped:
+        if cutter.skipped != self._skipped:
+            self._note_skipped(cutter)
+        if watch.is_complete or self._is_blind:
             return rest
         cutter.is_open = is_open
         return b""

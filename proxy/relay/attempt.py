@@ -28,7 +28,8 @@ STALE_SECONDS = 1.0
 
 
 class Attempt:
-    """`upstream` is the link while there is one; `sent_at` when the request was written in full."""
+    """`upstream` is the link while there is one; `sent_at` when the request was written in full; 0.0: it is
+    not yet, so that the upstream cannot have begun to work on it."""
 
     __slots__ = (
         "provider", "reused", "sent_at", "upstream", "_began", "_exchange", "_has_retried", "_head", "_lines", "_relay",
@@ -53,12 +54,15 @@ class Attempt:
         if upstream is not None:
             self.connected(upstream, True)
             return
-        self._exchange.enter(Phase.CONNECT, inf)  # which keeps its own time (connect)
         failure = self._relay.pool.request(self.provider.origin, self)
         if failure is not None:
             self._exchange.fail(failure)
 
     # -- the pool's side ----------------------------------------------------------------------------------------------
+
+    def connecting(self) -> None:
+        """A link is being opened for it, which keeps its own time (connect)."""
+        self._exchange.enter(Phase.CONNECT, inf)
 
     def queued(self) -> None:
         self._exchange.enter(Phase.QUEUE, self._relay.seconds.queue)
@@ -146,9 +150,9 @@ class Attempt:
             upstream is None
             or failure.kind is not Kind.RESET
             or not self.reused
-            or not upstream.is_silent
+            or upstream.parser.has_begun
             or not (body.is_held or (self._exchange.has_body and not self._exchange.receipt.bytes_in))
-            or self._relay.clock() - self.sent_at >= STALE_SECONDS
+            or (self.sent_at and self._relay.clock() - self.sent_at >= STALE_SECONDS)
         ):
             return False
         self.end(failure, 0)

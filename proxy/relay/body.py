@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dialects.body import model_span, raw_text, splice
+from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import Framing
@@ -37,6 +38,13 @@ class RequestBody:
         limits = self._relay.options.bytes
         self.is_held = is_held
         self.limit = limits.body if is_held else limits.upload
+
+    def too_large(self, size: int) -> Failure | None:
+        """A body of `size` bytes, framing included, that is more than may be."""
+        if not self.limit or size <= self.limit:
+            return None
+        detail = f"the request body is larger than {self.limit} bytes"
+        return Failure(Side.CLIENT, Phase.BODY, Kind.BODY_TOO_LARGE, detail)
 
     def keep(self, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))

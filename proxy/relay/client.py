@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Without it the kernel takes 4 MB before pause_writing is called, with it 320 KB (DESIGN 4). Linux and macOS differ.
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 LINGER_SECONDS = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
+CLOSE_SECONDS = 1.0
 STALL_STEP = 1.0  # how often a client that does not read is looked at
 
 _OPEN, _LINGERING, _CLOSING, _LOST = range(4)
@@ -48,6 +49,7 @@ class ClientConnection(asyncio.Protocol):
         "_fd",
         "_full_since",
         "_full_size",
+        "_lingers_until",
         "_relay",
         "_state",
     )
@@ -70,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_reading = True
         self._full_since = 0.0
         self._full_size = 0
+        self._lingers_until = NEVER
         self._advancing = False
 
     # -- asyncio calls these ------------------------------------------------------------------------------------------
@@ -181,12 +184,14 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         if self._state != _OPEN:
             return
-        sock = self.transport.get_extra_info("socket")
-        if hard and sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not hard:
+            self.end()
+            return
+        self._reset_on_close()
+        if self.transport.get_extra_info("sslcontext") is None:
             self._close()
         else:
-            self.end()
+            self.abort()  # a polite close would say in TLS what it must not say in TCP
 
     def end(self) -> None:
         """Close so that what was written is read: a close with unread bytes in our buffer would make the kernel send a
@@ -197,8 +202,10 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self._state = _LINGERING
+        self._lingers_until = NEVER
         self.resume_reading()
-        self.deadline = self._relay.clock() + LINGER_SECONDS
+        self._note_unsent()
+        self.deadline = self._relay.clock()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -206,6 +213,8 @@ class ClientConnection(asyncio.Protocol):
         """Nothing more is written. For a client that does not read, or that has left."""
         self.exchange = None
         self._state = _CLOSING
+        if self.transport.get_write_buffer_size():
+            self._reset_on_close()  # what is lost here must not look like the end of an answer
         self.transport.abort()
 
     def watch_stall(self) -> None:
@@ -306,8 +315,31 @@ class ClientConnection(asyncio.Protocol):
         if self._state in (_CLOSING, _LOST):
             return
         self._state = _CLOSING
-        self.deadline = self._relay.clock() + self._relay.seconds.client_stall
+        self._note_unsent()
+        # With nothing left to send only a TLS client's own goodbye is waited for, and idle SDKs never send one.
+        self.deadline = self._relay.clock() + (STALL_STEP if self._full_size else CLOSE_SECONDS)
         self.transport.close()
+
+    def _note_unsent(self) -> None:
+        self._full_size = self.transport.get_write_buffer_size()
+        self._full_since = self._relay.clock()
+
+    def _reset_on_close(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _check_ending(self, now: float) -> None:
+        """While something is unsent, the client is given time as long as it reads; then to see our end, a little."""
+        if self.transport.get_write_buffer_size():
+            if self._has_stalled(now):
+                self.abort()
+            else:
+                self.deadline = now + STALL_STEP
+        elif self._state == _LINGERING and now < self._lingers_until:
+            self._lingers_until = self.deadline = min(self._lingers_until, now + LINGER_SECONDS)
+        else:
+            self.transport.abort()
 
     def _crashed(self, error: Exception) -> None:
         self._closes_when_idle = True  # whatever state this left behind serves no further request
@@ -317,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:
         if self._state != _OPEN:
-            self.transport.abort()
+            self._check_ending(now)
         elif self.is_full and self._has_stalled(now):
             if self.exchange is not None:
                 detail = "the client does not read its answer"

@@ -63,7 +63,7 @@ class Connector:
                 addresses = await self._resolve(host, port, via)
                 return await self._try_each(addresses, origin, factory, until, via)
         except TimeoutError:
-            raise ConnectFailed(Kind.TIMEOUT, f"{via} did not accept a connection within {self._seconds:g} s") from None
+            raise ConnectFailed(Kind.TIMEOUT, f"connecting to {via} took longer than {self._seconds:g} s") from None
 
     async def _resolve(self, host: str, port: int, via: str) -> list[Any]:
         try:
@@ -91,7 +91,7 @@ class Connector:
             except ConnectFailed as error:
                 failed = error
             except TimeoutError:
-                failed = ConnectFailed(Kind.TIMEOUT, f"{via} did not accept a connection in time")
+                failed = ConnectFailed(Kind.TIMEOUT, f"connecting to {via} took too long")
             except ssl.SSLCertVerificationError as error:
                 failed = ConnectFailed(
                     Kind.CONNECT_FAILED, f"the provider's certificate is not trusted: {error.verify_message}"

@@ -87,8 +87,8 @@ class Exchange:
         self.receipt.dialect = chosen.dialect.name
         body = self.body
         body.hold(chosen.reads_body)
-        if body.limit and head.length > body.limit:
-            return self.fail(_too_large(body.limit))
+        if (failure := body.too_large(head.length)) is not None:
+            return self.fail(failure)
         if head.expects_continue and not self.client.parser.received:
             self.client.write(encode.CONTINUE)
         if not chosen.reads_body:
@@ -105,20 +105,19 @@ class Exchange:
             return None
         self.receipt.key = grant.key
         passed = pass_in(self._relay, head, grant)
-        if isinstance(passed, Passage):
-            return passed
         if isinstance(passed, Failure):
             self.fail(passed)
-        else:
+            return None
+        if passed is None:
             self._answer_options()
-        return None
+        return passed
 
     def body_received(self, pieces: list[bytes]) -> None:
         """`pieces` of the request body. Held, or sent on at once."""
         body, received = self.body, self.client.parser.received
         self.receipt.bytes_in = received
-        if body.limit and received > body.limit:
-            return self.fail(_too_large(body.limit))
+        if (failure := body.too_large(received)) is not None:
+            return self.fail(failure)
         if self.phase is Phase.BODY:
             self.since = self._relay.clock()
         attempt = self._attempt
@@ -324,7 +323,7 @@ class Exchange:
         watch = None if self.answer is None else self.answer.watch
         if watch is not None and watch.has_error:
             failure = _ERROR_EVENT
-        elif watch is not None and watch.is_terminal:
+        elif watch is not None and watch.is_terminal and not self.client.transport.get_write_buffer_size():
             failure = None
         else:
             failure = Failure(Side.CLIENT, self.phase, Kind.CLIENT_LEFT, "the client closed the connection")
@@ -400,7 +399,3 @@ class Exchange:
             return inf
         due = min(self.since + self.limit, self.total_due)
         return min(due, now + phases.STEP) if self.phase in (Phase.SEND, Phase.BODY) else due
-
-
-def _too_large(limit: int) -> Failure:
-    return Failure(Side.CLIENT, Phase.BODY, Kind.BODY_TOO_LARGE, f"the request body is larger than {limit} bytes")

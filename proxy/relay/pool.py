@@ -19,7 +19,7 @@ from proxy.relay.connect import ConnectFailed
 from proxy.relay.deadlines import NEVER, Deadlines
 from proxy.relay.options import RelayOptions
 from proxy.relay.tasks import Tasks
-from proxy.relay.upstream import UpstreamConnection
+from proxy.relay.upstream import UNCOUNTED, UpstreamConnection
 
 if TYPE_CHECKING:
     from proxy.relay.attempt import Attempt
@@ -27,19 +27,24 @@ if TYPE_CHECKING:
 Connector = Callable[["Pool", Origin], Awaitable[UpstreamConnection]]
 
 
-_LOST_AT_ONCE = Failure(
-    Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "the provider closed the connection as soon as it was made"
-)
+class _Opening:
+    """A link in the making. `attempt` is who gets it; None once that one has left: the next one may take its place."""
+
+    __slots__ = ("attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt: Attempt | None = attempt
 
 
 class _Links:
     """What belongs to one origin."""
 
-    __slots__ = ("idle", "open", "waiting")
+    __slots__ = ("idle", "open", "opening", "waiting")
 
     def __init__(self) -> None:
         self.idle: list[UpstreamConnection] = []
         self.open = 0  # idle, in use and in the making
+        self.opening: list[_Opening] = []
         self.waiting: deque[Attempt] = deque()
 
 
@@ -47,7 +52,7 @@ class Pool:
     """`opened` counts links ever opened: a pool that reconnects silently triples the cost per request, so tests and
     bench look at it."""
 
-    __slots__ = ("clock", "opened", "_connector", "_deadlines", "_links", "_making", "_options", "_queues", "_tasks")
+    __slots__ = ("clock", "opened", "_connector", "_deadlines", "_links", "_options", "_queues", "_tasks")
 
     def __init__(
         self,
@@ -64,7 +69,6 @@ class Pool:
         self._tasks = tasks
         self._connector = connector
         self._links: dict[Origin, _Links] = {}
-        self._making: set[Attempt] = set()
         self.opened = 0
 
     @property
@@ -96,19 +100,28 @@ class Pool:
             links = self._links[origin] = _Links()
         if links.open < self._options.max_connections:
             self._make(origin, links, attempt)
-        elif not self._queues or len(links.waiting) >= self._options.queue:
+            return None
+        for opening in links.opening:
+            if opening.attempt is None:  # whoever it was for has left
+                opening.attempt = attempt
+                attempt.connecting()
+                return None
+        if not self._queues or len(links.waiting) >= self._options.queue:
             detail = f"all {self._options.max_connections} connections to the provider are in use; try again soon"
             return Failure(Side.PROXY, Phase.QUEUE, Kind.OVERLOADED, detail)
-        else:
-            attempt.queued()
-            links.waiting.append(attempt)
+        attempt.queued()
+        links.waiting.append(attempt)
         return None
 
     def withdraw(self, origin: Origin, attempt: Attempt) -> None:
         """`attempt` ended while it waited. A link in the making is not called off: it will serve the next one."""
-        self._making.discard(attempt)
         links = self._links.get(origin)
-        if links is not None and attempt in links.waiting:
+        if links is None:
+            return
+        for opening in links.opening:
+            if opening.attempt is attempt:
+                opening.attempt = None
+        if attempt in links.waiting:
             links.waiting.remove(attempt)
 
     def give(self, connection: UpstreamConnection, now: float) -> None:
@@ -127,9 +140,9 @@ class Pool:
             links.idle.append(connection)
 
     def drop(self, connection: UpstreamConnection) -> None:
-        """Close a link for good, wherever it stands. Safe to call twice."""
-        links = self._links.get(connection.origin)
+        """Close a link for good, wherever it stands. Safe to call twice, and before the link counts as one of ours."""
         connection.close()
+        links = self._links.get(connection.origin)
         if links is None or connection.deadline < 0:
             return
         if connection in links.idle:
@@ -138,44 +151,50 @@ class Pool:
         self._serve_next(connection.origin, links)
 
     def _forget(self, connection: UpstreamConnection, links: _Links) -> None:
-        connection.deadline = -1.0  # marks it as counted out
+        connection.deadline = UNCOUNTED
         self._deadlines.discard(connection)
+        self._count_out(connection.origin, links)
+
+    def _count_out(self, origin: Origin, links: _Links) -> None:
         links.open -= 1
         if not links.open and not links.waiting:
-            self._links.pop(connection.origin, None)
+            self._links.pop(origin, None)
 
     def _serve_next(self, origin: Origin, links: _Links) -> None:
         if links.waiting and links.open < self._options.max_connections:
-            self._links[origin] = links
             self._make(origin, links, links.waiting.popleft())
 
     def _make(self, origin: Origin, links: _Links, attempt: Attempt) -> None:
+        opening = _Opening(attempt)
         links.open += 1
-        self._making.add(attempt)
-        self._tasks.start(self._open(origin, links, attempt))
+        links.opening.append(opening)
+        attempt.connecting()
+        self._tasks.start(self._open(origin, links, opening))
 
-    async def _open(self, origin: Origin, links: _Links, attempt: Attempt) -> None:
+    async def _open(self, origin: Origin, links: _Links, opening: _Opening) -> None:
+        connection: UpstreamConnection | None = None
+        fault: Exception = ConnectFailed(Kind.CONNECT_FAILED, "the provider closed the connection at once")
         try:
             connection = await self._connector(self, origin)
         except Exception as error:
-            links.open -= 1
-            if attempt in self._making:
-                self._making.remove(attempt)
-                if isinstance(error, ConnectFailed):
-                    attempt.connect_failed(error.failure)
-                else:
-                    attempt.crashed(error)
+            fault = error
+        links.opening.remove(opening)
+        attempt = opening.attempt
+        if connection is None or connection.is_lost:
+            self._count_out(origin, links)
+            if isinstance(fault, ConnectFailed):
+                if attempt is not None:
+                    attempt.connect_failed(fault.failure)
+            elif attempt is not None:
+                attempt.crashed(fault)
+            else:
+                raise fault
             self._serve_next(origin, links)
             return
         self.opened += 1
-        if connection.is_lost:  # between its handshake and this turn of the loop; it has been counted out
-            if attempt in self._making:
-                self._making.remove(attempt)
-                attempt.connect_failed(_LOST_AT_ONCE)
-            return
+        connection.deadline = NEVER
         self._deadlines.add(connection)
-        if attempt in self._making:
-            self._making.remove(attempt)
+        if attempt is not None:
             _hand_over(connection, attempt, False)
         else:
             self.give(connection, self.clock())

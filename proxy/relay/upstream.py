@@ -12,7 +12,6 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from proxy.catalog.snapshot import Origin
-from proxy.relay.deadlines import NEVER
 from proxy.wire.responses import ResponseParser
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 # Above this a body is handed to the kernel in its own pieces instead of being copied behind the head first.
 JOIN_BYTES = 64 * 1024
+UNCOUNTED = -1.0  # as deadline: the pool does not count it, not yet or no longer
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -32,7 +32,6 @@ class UpstreamConnection(asyncio.Protocol):
         "exchange",
         "is_full",
         "is_lost",
-        "is_silent",
         "origin",
         "parser",
         "pool",
@@ -45,14 +44,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.pool = pool
         self.origin = origin
         self.born = now
-        self.deadline = NEVER  # while idle: when it is too old to keep
+        self.deadline = UNCOUNTED  # while idle: when it is too old to keep; while in use: NEVER
         self.exchange: Exchange | None = None
         self.parser = ResponseParser(max_head)
         self.uses = 0
         self.unsent = 0  # bytes in our buffer when the sweeper last looked
         self.is_full = False
         self.is_lost = False
-        self.is_silent = False  # it was lost without a byte of an answer to the request that it carried
         self.transport: asyncio.Transport
 
     # -- asyncio calls these ------------------------------------------------------------------------------------------
@@ -75,12 +73,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The upstream will send no more. Returning None lets the transport close."""
-        self._ended()
+        self._ended(is_cut=False)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._ended()
+        self._ended(is_cut=error is not None)
 
-    def _ended(self) -> None:
+    def _ended(self, is_cut: bool) -> None:
         if self.is_lost:
             return
         self.is_lost = True
@@ -89,8 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.pool.drop(self)
             return
         try:
-            self.is_silent = not self.parser.has_begun  # asked before the end is told, which counts as a beginning
-            self.parser.eof()
+            self.parser.eof(is_cut)
             exchange.upstream_read(self.parser)
         except Exception as error:
             exchange.crashed(error)
@@ -118,7 +115,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Nothing that is still to be written matters: whoever gets here has given up on the exchange, or is idle."""
         self.is_lost = True
         self.exchange = None
-        self.transport.abort()
+        if hasattr(self, "transport"):  # within a tunnel the end may come before TLS stands
+            self.transport.abort()
 
     def on_deadline(self, now: float) -> None:
         self.pool.drop(self)

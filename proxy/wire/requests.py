@@ -42,6 +42,10 @@ _ONCE = frozenset(
 _HEAD, _LENGTH, _CHUNKED, _COMPLETE, _BROKEN = range(5)
 
 
+# Larger heads are read each time: what is remembered of one stays with an idle connection (SDKs send 0.5 to 1.5 KiB).
+MAX_KNOWN = 4 * 1024
+
+
 class _Fields:
     """What httptools calls back into while it parses one head."""
 
@@ -223,7 +227,7 @@ class RequestParser:
         known = self._known
         if known is None or around != self._known_bytes:
             self._known = None
-            self._known_bytes = around
+            self._known_bytes = around if len(raw) <= MAX_KNOWN else (b"", b"")
             self.is_familiar = False
             return False
         self.is_familiar = True

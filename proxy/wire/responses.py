@@ -114,11 +114,12 @@ class ResponseParser:
         elif data:
             self.is_clean = False
 
-    def eof(self) -> None:
-        """The upstream closed. Only an until-close body ends by that; all else is cut (RFC 9112 section 8)."""
-        if self._state == _UNTIL_CLOSE:
+    def eof(self, is_cut: bool = False) -> None:
+        """The upstream closed. Only an until-close body ends by that, and not by a reset (`is_cut`); all else is cut
+        (RFC 9112 section 8)."""
+        if self._state == _UNTIL_CLOSE and not is_cut:
             self._complete()
-        elif self._state == _HEAD and not self._seen and not self._buffer:
+        elif not self.has_begun:
             self._fail("the upstream closed the connection without an answer", Kind.RESET)
         elif self._state not in (_COMPLETE, _BROKEN):
             self._fail("the upstream closed the connection in the middle of its answer", Kind.RESET)
@@ -126,7 +127,7 @@ class ResponseParser:
     @property
     def has_begun(self) -> bool:
         """Whether any byte of an answer has arrived, be it a 1xx."""
-        return self._state != _HEAD or self._seen > 0 or bool(self._buffer)
+        return self._seen > 0 or bool(self._buffer)
 
     # -- bodies -------------------------------------------------------------------------------------------------------
 

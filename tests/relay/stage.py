@@ -304,7 +304,7 @@ class Stage:
         assert self.loop.tasks == []
         pool = relay.pool
         assert pool.open == pool.idle, f"{pool.open} links are counted, {pool.idle} are idle"
-        assert pool._making == set()
+        assert not any(links.opening for links in pool._links.values())
         assert not any(links.waiting for links in pool._links.values())
         alive = [peer for peer in self.upstreams if not peer.is_gone]
         assert len(alive) == pool.idle, "a link that is not in the pool is still open"

@@ -123,7 +123,7 @@ def test_silence_everywhere() -> None:
         loop.connections.extend([loop.create_future(), loop.create_future()])
         failure = failure_of(loop, HTTP, advance=5.0)
         assert failure.kind is Kind.TIMEOUT
-        assert "did not accept a connection" in failure.detail
+        assert "took longer than" in failure.detail
 
 
 @pytest.mark.parametrize("outcome", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
@@ -143,7 +143,7 @@ def test_a_name_server_that_is_silent() -> None:
         failure = failure_of(loop, HTTP, advance=5.0)
         assert (failure.kind, failure.detail) == (
             Kind.TIMEOUT,
-            "the provider did not accept a connection within 5 s",
+            "connecting to the provider took longer than 5 s",
         )
 
 
@@ -239,7 +239,7 @@ def test_a_proxy_that_is_silent() -> None:
         error = task.exception()
         assert isinstance(error, ConnectFailed)
         assert error.failure.kind is Kind.TIMEOUT
-        assert "the proxy did not accept" in error.failure.detail
+        assert "connecting to the proxy" in error.failure.detail
         assert outer.aborted
 
 
