@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
     from proxy.relay.relay import Relay
 
-
 _ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
 
 
