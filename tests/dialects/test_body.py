@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,49 @@ def test_what_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> N
 
 def test_characters_cut_by_the_slices_of_the_check_are_whole() -> None:
     assert span_of(b'{"a":"' + "\u20ac".encode() * 100_000 + b'","model":"m"}') == b'"m"'
+
+
+def many(members: int) -> bytes:
+    return b'{"model":"m","":"' + b"x" * 20_000 + b'"' + b',"":1' * (members - 2) + b"}"
+
+
+def test_a_body_of_a_thousand_members_is_read() -> None:
+    body = many(1000)
+    assert span_of(body) == b'"m"'
+    assert span_of(body) == b'"m"'  # each body is counted for itself
+    assert span_of(b'{"a":{"":{' + many(3000)[1:-1] + b'}},"model":"m"}') == b'"m"'  # only those of one level count
+
+
+@pytest.mark.parametrize("half", [b"", b"\\ud83d"])
+def test_a_body_of_more_members_is_refused_before_they_are_all_read(half: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="more than 1,000 members"):
+        READER.read(many(1001))
+    body = b'{"model":"' + half + b'"' + b',"":1' * (2**20 // 5) + b"}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableBody, match="more than 1,000 members"):
+            READER.read(body)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 3 * 2**20 + 2**19  # copies of the body; all of its members would take 50 MiB
+
+
+def test_a_long_key_is_not_folded() -> None:
+    key = "\u1e9e" * 100_000
+    tracemalloc.start()
+    try:
+        READER.read(f'{{"{key}":1}}'.encode())
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 15 * len(key)
+
+
+@pytest.mark.parametrize("escape", ["\\ud06d", "\\uD06D", "\\u006d\\ud83d"])
+def test_another_escape_in_place_of_a_half_pair_makes_no_name(escape: str) -> None:
+    body = f'{{"{escape}odel":"x","a":"\\ud83d","model":"m"}}'.encode()
+    assert span_of(body) == b'"m"'
 
 
 @pytest.mark.parametrize("raw", [b"3", b"true", b"[]", b"{}", b'"\\ud83d"'])
