@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -61,9 +62,38 @@ def test_a_watch_keeps_little(dialect) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_half_an_emoji_is_parsed_all_the_same() -> None:
-    assert parse(b'{"a":"\\ud83d"}') == {"a": "\ud83d"}
+    for escape in (b"\\ud83d", b"\\uD83d", b"\\uDE00", b"\\ude00\\ud83d"):
+        event = parse(b'{"a":"' + escape + b'","finish_reason":"stop"}')
+        assert event["a"]
+        assert event["finish_reason"] == "stop"
+    assert parse(b'{"a":"\\ud8') is None
     assert parse(b"{") is None
     assert parse(b"[" * 100_000) is None
+
+
+LINES = (b"x", b"", b"{", b"{x}", b'{"a":', b"nul", b"data:", b"[1,,2]")
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("dialect", EVENTED, ids=lambda dialect: dialect.name)
+def test_a_line_that_is_not_json_costs_few_calls(dialect, line: bytes) -> None:  # type: ignore[no-untyped-def]
+    """80,000 of them fit into one read, and nothing else runs meanwhile."""
+    start, end = (b"", b"\n") if dialect.framing is EventFraming.NDJSON else (b"data: ", b"\n\n")
+    block = (start + line + end) * 500
+    watch = dialect.watch()
+    calls = {"call": 0, "c_exception": 0}
+
+    def count(frame: object, event: str, arg: object) -> None:
+        if event in calls:
+            calls[event] += 1
+
+    sys.setprofile(count)
+    try:
+        watch.feed(block)
+    finally:
+        sys.setprofile(None)
+    assert calls["call"] <= 500 * 6 + 10
+    assert calls["c_exception"] <= 500 * (line[:1] in b"{[n" and line != b"")
 
 
 @pytest.mark.parametrize("value", [None, "", [], {}, False])
