@@ -37,6 +37,7 @@ _top_level = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=type.__call_
 # seconds; in a body up to _SMALL there is no room for enough of them to matter (3,000: 2 ms), and counting costs.
 MAX_MEMBERS = 1000
 _SMALL = 16 * 1024
+MAX_TEXT = 1024  # bytes of a raw string that is read: what is read stays in receipts and with the connection
 _text = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _SLICE = 64 * 1024
@@ -73,6 +74,8 @@ class Members:
         raw = self.raw.get(name)
         if raw is None or raw == b"null":
             return None
+        if len(raw) > MAX_TEXT:
+            raise UnreadableBody(f'"{name}" must be a string of at most {MAX_TEXT:,} bytes')
         try:
             return _text.decode(raw)
         except (ValueError, msgspec.MsgspecError):

@@ -183,6 +183,16 @@ def test_a_text_of_another_type_is_refused(raw: bytes) -> None:
         READER.read(b'{"model":' + raw + b"}").text("model")
 
 
+@pytest.mark.parametrize("long", ["x" * 1023, "\u20ac" * 400, "\\u0041" * 200])
+def test_a_text_that_is_long_is_refused_since_it_is_kept(long: str) -> None:
+    with pytest.raises(UnreadableBody, match='"model" must be a string of at most 1,024 bytes'):
+        READER.read(f'{{"model":"{long}"}}'.encode()).text("model")
+
+
+def test_a_text_up_to_a_kibibyte_is_read() -> None:
+    assert READER.read(b'{"model":"' + b"x" * 1022 + b'"}').text("model") == "x" * 1022
+
+
 @pytest.mark.parametrize("raw", [b"0", b'"yes"', b'"true"', b"[]"])
 def test_a_flag_of_another_type_is_refused(raw: bytes) -> None:
     with pytest.raises(UnreadableBody, match='"stream" must be true or false'):
