@@ -223,7 +223,7 @@ class Exchange:
         receipt = self.receipt
         receipt.first_byte_ms = milliseconds(now - self.began)
         receipt.provider_request_id = provider_request_id(head)
-        if head.status in (401, 403) and provider.credential is not None and not passage.grant.passthrough:
+        if head.status in (401, 403) and provider.has_credential and not passage.grant.passthrough:
             detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
             self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
             return False
@@ -358,6 +358,7 @@ class Exchange:
         """The one end of every exchange: give back what was taken, write the receipt."""
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = Phase.DONE
+        self._attempt = None  # it refers back: as a cycle both would live until the collector runs (20 us a request)
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
