@@ -1,6 +1,6 @@
 """Links to providers: how many there are, and what happens when the provider closes one at the worst moment. Never a
-second POST behind bytes of an answer, never a lost answer: one silent retry on a link that was dead already, or an honest
-502."""
+second POST behind bytes of an answer, never a lost answer: one silent retry on a link that was dead already, or an
+honest 502."""
 
 from __future__ import annotations
 
