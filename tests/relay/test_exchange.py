@@ -612,22 +612,25 @@ def test_a_body_too_large_that_is_whole_is_answered_once() -> None:
 
 
 def test_what_an_exchange_was_made_of_goes_with_it() -> None:
-    """Not when the collector runs: a cycle costs 20 us a request, and memory that is cold when it is used again."""
+    """Not when the collector runs: a cycle costs time, and memory that is cold when it is used again."""
+
+    def alive() -> int:
+        kinds = {"Exchange", "Attempt", "Answer", "RequestBody", "EventCutter"}
+        return sum(type(each).__name__ in kinds for each in gc.get_objects())
+
     with Stage() as stage:
+        upstream = stage.warm()
         client = stage.client()
         gc.collect()
         gc.disable()
         try:
+            before = alive()
             client.says(s.ask())
-            stage.upstream().says(s.unary())
+            upstream.says(s.unary())
             client.says(s.ask_stream())
-            stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text()))
-            stage.upstream().says(s.chunk(b"data: [DONE]\n\n") + s.LAST)
-            client.says(s.ask_stream())
-            stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text()))
-            stage.upstream().resets()
-            left = {type(each).__name__ for each in gc.get_objects()}
+            upstream.says(s.STREAM_HEAD + s.chunk(s.text()))
+            upstream.says(s.chunk(b"data: [DONE]\n\n") + s.LAST)
+            assert len(stage.receipts) == 3
+            assert alive() == before
         finally:
             gc.enable()
-        assert client.heard()
-        assert not left & {"Exchange", "Attempt", "Answer", "RequestBody", "EventCutter"}
