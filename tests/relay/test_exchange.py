@@ -10,7 +10,11 @@ import pytest
 from proxy.outcome import Failure, Kind, Limit, Phase, Side
 from proxy.policy.keys import AuthMode
 from proxy.relay.answer import Answer
+from proxy.relay.attempt import Attempt
+from proxy.relay.body import RequestBody
+from proxy.relay.exchange import Exchange
 from proxy.relay.options import ByteLimits, PoolOptions
+from proxy.wire.sse import EventCutter
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
 
@@ -615,8 +619,8 @@ def test_what_an_exchange_was_made_of_goes_with_it() -> None:
     """Not when the collector runs: a cycle costs time, and memory that is cold when it is used again."""
 
     def alive() -> int:
-        kinds = {"Exchange", "Attempt", "Answer", "RequestBody", "EventCutter"}
-        return sum(type(each).__name__ in kinds for each in gc.get_objects())
+        kinds = {Exchange, Attempt, Answer, RequestBody, EventCutter}
+        return sum(type(each) in kinds for each in gc.get_objects())
 
     with Stage() as stage:
         upstream = stage.warm()
@@ -630,7 +634,10 @@ def test_what_an_exchange_was_made_of_goes_with_it() -> None:
             client.says(s.ask_stream())
             upstream.says(s.STREAM_HEAD + s.chunk(s.text()))
             upstream.says(s.chunk(b"data: [DONE]\n\n") + s.LAST)
-            assert len(stage.receipts) == 3
+            client.says(s.ask_stream())
+            upstream.says(s.STREAM_HEAD + s.chunk(s.text()))
+            upstream.resets()
+            assert len(stage.receipts) == 4
             assert alive() == before
         finally:
             gc.enable()
