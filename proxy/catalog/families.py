@@ -35,4 +35,7 @@ FAMILIES: dict[str, Family] = {
     "plain": Family("bearer", True, frozenset()),
 }
 
+# The fields that carry a credential, ours or theirs (WIRE 1: OpenAI and most others, Anthropic, Azure, Gemini).
+KEY_FIELDS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+
 AUTHS = ("bearer", "x-api-key", "api-key", "x-goog-api-key", "none")

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from proxy.catalog.families import AUTHS, FAMILIES
+from proxy.catalog.families import AUTHS, FAMILIES, KEY_FIELDS
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
 from proxy.catalog.urls import Base, ProxyRules, parse_base, parse_ollama_host
@@ -234,7 +234,9 @@ class _Loading:
             auth = self._environ[options["_AUTH"]].lower()
             if auth not in AUTHS:
                 self._errors.append(f"{options['_AUTH']}: must be one of {', '.join(AUTHS)}")
-        headers = self._headers(options["_HEADERS"]) if "_HEADERS" in options else ()
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if "_HEADERS" in options:
+            headers = self._headers(options["_HEADERS"], credential is not None and auth != "none")
         proxy, authorization = self._rules.for_origin(base.scheme, base.host, base.port)
         origin = Origin(base.scheme, base.host, base.port, proxy, authorization)
         return Provider(name, family, origin, base.path, base.host_header, credential, auth, headers)
@@ -258,11 +260,18 @@ class _Loading:
             return None
         return Secret(value)
 
-    def _headers(self, variable: str) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, variable: str, has_key: bool) -> tuple[tuple[bytes, bytes], ...]:
         fields = _read_headers(self._environ[variable])
         if isinstance(fields, str):
             self._errors.append(f"{variable}: {fields}")
             return ()
+        carriers = ", ".join(name.decode() for name, _ in fields if name in KEY_FIELDS)
+        if carriers and self._passthrough:
+            # It would go out beside the client's own, and the provider's answer to it to anybody.
+            self._errors.append(f"{variable}: {carriers}: with LLM_PROXY_AUTH=passthrough clients bring their own")
+        elif carriers and has_key:
+            how = "this provider has an API key already: remove one of the two, or set its _AUTH to none"
+            self._errors.append(f"{variable}: {carriers}: {how}")
         return fields
 
     def _default(self, providers: dict[str, Provider]) -> Provider | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from proxy.catalog.families import KEY_FIELDS
 from proxy.catalog.secret import Secret
 
 
@@ -42,6 +43,12 @@ class Provider:
     auth: str = "bearer"
     # Further fields for each request, lower-case names. Out of repr: a value may be a credential.
     headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether requests to it bear a credential of ours: its key, or a field that carries one."""
+        has_key = self.credential is not None and self.auth != "none"
+        return has_key or any(name in KEY_FIELDS for name, _ in self.headers)
 
 
 @dataclass(frozen=True, slots=True)

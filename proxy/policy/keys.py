@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import unquote_to_bytes
 
+from proxy.catalog.families import KEY_FIELDS
 from proxy.catalog.secret import Secret
 from proxy.wire.head import RequestHead
 
-# WIRE 1: OpenAI and most others, Anthropic, Azure, Gemini. None of these fields is ever forwarded as it came.
-KEY_CARRIERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+KEY_CARRIERS = KEY_FIELDS  # none of these fields is ever forwarded as it came
 
 
 class AuthMode(Enum):

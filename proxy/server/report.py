@@ -107,6 +107,8 @@ def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
         credential = "the client's credential"
     elif provider.credential is not None and provider.auth != "none":
         credential = f"{provider.auth} #{provider.credential.fingerprint}"
+    elif provider.has_credential:
+        credential = "in its headers"
     proxy = provider.origin.proxy
     return {
         "name": provider.name,

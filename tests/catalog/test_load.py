@@ -53,6 +53,34 @@ def test_a_credential_makes_its_provider_exist(variable: str, name: str, url: st
     assert "secret-value" not in repr(provider)
 
 
+@pytest.mark.parametrize("field", ["Authorization: Bearer", "X-API-Key:", "api-key:", "x-goog-api-key:"])
+def test_a_field_that_carries_a_credential_is_one(field: str) -> None:
+    environ = {"LLM_PROXY_PROVIDER_X": "openai+http://x/v1", "LLM_PROXY_PROVIDER_X_HEADERS": f"A: b, {field} secret"}
+    assert only(**environ).has_credential
+    # Beside a key, or the client's own, nobody knows which of the two counts.
+    assert load({**environ, "LLM_PROXY_PROVIDER_X_AUTH": "none", "LLM_PROXY_PROVIDER_X_API_KEY": "k"}).errors == []
+    (twice,) = load({**environ, "LLM_PROXY_PROVIDER_X_API_KEY": "k"}).errors
+    assert twice.startswith("LLM_PROXY_PROVIDER_X_HEADERS: ")
+    assert "API key already" in twice
+    (passed,) = [each for each in load(environ, passthrough=True).errors if "_HEADERS" in each]
+    assert "passthrough" in passed
+    assert "secret" not in twice + passed
+
+
+def test_a_vendors_key_beside_a_field_that_carries_one_is_refused() -> None:
+    found = error(OPENAI_API_KEY="k", LLM_PROXY_PROVIDER_OPENAI_HEADERS="Authorization: Bearer other")
+    assert "authorization: this provider has an API key already" in found
+
+
+def test_only_what_goes_out_is_a_credential() -> None:
+    assert only(OPENAI_API_KEY="k").has_credential
+    assert not only(LLM_PROXY_PROVIDER_X="openai+http://x/v1", LLM_PROXY_PROVIDER_X_HEADERS="A: b").has_credential
+    silent = only(
+        LLM_PROXY_PROVIDER_X="openai+http://x/v1", LLM_PROXY_PROVIDER_X_API_KEY="k", LLM_PROXY_PROVIDER_X_AUTH="none"
+    )
+    assert not silent.has_credential
+
+
 @pytest.mark.parametrize(
     ("variable", "name", "url"),
     [

@@ -3,6 +3,8 @@ the link."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.outcome import Kind, Limit, Phase, Receipt, Side
@@ -115,6 +117,16 @@ def test_an_error_status_passes_unchanged(status: bytes, ask) -> None:  # type: 
         assert s.kind_of(receipt.attempts[0].failure) == "error_status"
         assert stage.pooled == 1
         assert not client.is_gone
+
+
+def test_a_credential_in_a_configured_field_is_ours_too() -> None:
+    provider = replace(s.openai_provider(), credential=None, headers=((b"authorization", b"Bearer sk-provider"),))
+    with Stage(providers=(provider,)) as stage:
+        client = stage.client()
+        client.says(s.ask())
+        stage.upstream().says(s.unary(b'{"error":"Incorrect API key sk-pro***der"}', b"401 Unauthorized"))
+        assert client.heard().startswith(b"HTTP/1.1 502 ")
+        assert ending(stage.receipt())[:3] == ("UF", "upstream", "credential_refused")
 
 
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])

@@ -55,6 +55,13 @@ def test_an_empty_configuration_is_described_too() -> None:
     assert "providers  none" in text
 
 
+def test_a_credential_in_a_configured_field_is_told() -> None:
+    environ = {"LLM_PROXY_PROVIDER_X": "openai+http://10.0.0.5/v1", "LLM_PROXY_PROVIDER_X_HEADERS": "Api-Key: hidden"}
+    (provider,) = as_document(read_settings(environ))["providers"]
+    assert provider["credential"] == "in its headers"
+    assert "hidden" not in str(provider)
+
+
 def test_in_passthrough_no_credential_of_ours_is_claimed() -> None:
     found = read_settings({"OPENAI_API_KEY": "sk-upstream-secret", "LLM_PROXY_AUTH": "passthrough"})
     assert {provider["credential"] for provider in as_document(found)["providers"]} == {"the client's credential"}
