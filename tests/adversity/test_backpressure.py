@@ -225,7 +225,7 @@ def sidecar(upstream_port: int, pipe: Connection) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with Stage(upstream_port=upstream_port, MAX_BODY="300M", MAX_BODIES="300M") as stage:
+        async with Stage(upstream_port=upstream_port, POOL_IDLE="0") as stage:
             pipe.send(stage.port)
             most = 0
             is_over = loop.create_future()
