@@ -5,7 +5,8 @@ May not live here: connections, credentials, bodies. Nothing here raises, whatev
 How it works: two steps, because the model stands in the body. `route` needs the head only and says whether the body
 must be held; `plan` names provider, path and, where the client wrote `provider/model`, the model to splice in. Paths
 are compared raw and exactly: the ones we know are keys of a dict, so only others need to be looked at for what might
-lead elsewhere (dot segments, `//`, backslashes, encoded or not).
+lead elsewhere (dot segments, `//`, backslashes, encoded or not), and for other spellings of a path that is read, which
+a provider may take for it: they are refused, else a stream could pass unread, past its limits.
 A model name is resolved as `provider/model`, then by the owner of the name, then to the default provider (DESIGN 9). On
 paths that only one family has (Gemini's, Ollama's) the owner of a name is not asked: the path says it already.
 Doubted: `anthropic-version` sends every further /v1 path to the Anthropic provider, not only /v1/models.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -74,6 +76,7 @@ _ALSO = {b"/v1/chat/completions": (b"GET",)}
 _GEMINI_ACTIONS = frozenset(
     {b"generateContent", b"streamGenerateContent", b"countTokens", b"embedContent", b"batchEmbedContents"}
 )
+_GEMINI_SPELT = {action.lower(): action for action in _GEMINI_ACTIONS}
 _GEMINI_ROOTS = (b"/v1beta/", b"/v1alpha/", b"/upload/v1beta/", b"/upload/v1alpha/")
 _GEMINI_OPENAI = b"/v1beta/openai"
 
@@ -115,6 +118,26 @@ def _is_plain_path(path: bytes) -> bool:
     return _STRAY.search(unquote_to_bytes(path) if b"%" in path else path) is None
 
 
+_PARAMETERS = re.compile(rb";[^/]*")
+_SLASHES = re.compile(rb"//+")
+_REPEATED_V1 = re.compile(rb"\A(?:/v1)+(?=/v1/)")  # a base URL of /v1 joined twice
+
+
+def _canonical(path: bytes) -> bytes:
+    """What the most lenient server could take `path` for: decoded once, without parameters, repeated or trailing
+    slashes, letter case and a doubled /v1."""
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    if b";" in path:
+        path = _PARAMETERS.sub(b"", path)
+    return _REPEATED_V1.sub(b"", _SLASHES.sub(b"/", path).rstrip(b"/ ").lower())
+
+
+def _misspelt(end: bytes) -> Failure:
+    detail = "write this path as its API has it, without escapes, parameters or further slashes; it ends in "
+    return _refusal(Kind.BAD_REQUEST, detail + end.decode("ascii", "replace"))
+
+
 # --- route ------------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +157,8 @@ def route(method: bytes, path: bytes, query: bytes, snapshot: Snapshot, head_get
             return _refusal(Kind.METHOD_NOT_ALLOWED, "this path is called with POST")
     elif not _is_plain_path(path):
         return _BAD_TARGET
+    elif _canonical(path) in _UNIFIED:
+        return _misspelt(_canonical(path))
     if method == b"TRACE":  # shows a caller the fields we add, credential included
         return _refusal(Kind.METHOD_NOT_ALLOWED, "TRACE is not relayed")
     if path.startswith(b"/v1/"):
@@ -141,7 +166,7 @@ def route(method: bytes, path: bytes, query: bytes, snapshot: Snapshot, head_get
     if path.startswith(_GEMINI_ROOTS):
         return _gemini_route(method, path, snapshot)
     if path.startswith(b"/api/"):
-        return _home_route(path, "ollama", snapshot)
+        return _home_route(method, path, "ollama", snapshot)
     return _named_route(method, path, snapshot)
 
 
@@ -152,7 +177,7 @@ def allow(path: bytes) -> bytes:
 
 def dialect_of(path: bytes) -> Dialect:
     """The dialect in which a refusal of `path` is worded. A guess for where no Route exists yet; any bytes will do."""
-    known = _UNIFIED.get(path)
+    known = _UNIFIED.get(path) or _UNIFIED.get(_canonical(path))
     if known is not None:
         return known.dialect
     if path.startswith(b"/v1/messages"):
@@ -166,27 +191,41 @@ def dialect_of(path: bytes) -> Dialect:
 
 def _v1_route(method: bytes, path: bytes, snapshot: Snapshot, head_get: HeadGet) -> Route | Failure:
     """/v1/ and what is not known below it: files, images, stored responses, lists of models."""
-    if path.startswith(b"/v1/models/") and method == b"POST" and _gemini_action(path) is not None:
-        return _gemini_route(method, path, snapshot)  # Gemini's stable version of its API
+    if method == b"POST":
+        action = _gemini_action(path)
+        if action in _GEMINI_ACTIONS or (action is not None and path.startswith(b"/v1/models/")):
+            return _gemini_route(method, path, snapshot)  # Gemini's stable version of its API, and Vertex
     if path.startswith(b"/v1/messages/"):
-        return _home_route(path, "anthropic", snapshot)
+        return _home_route(method, path, "anthropic", snapshot)
     if head_get(b"anthropic-version") is not None:
         provider = _of_family("anthropic", snapshot)
         if provider is not None:
-            return Route(PLAIN, False, provider, path)
+            return _unread(method, provider, path)
     # Google's client lists models at /v1/models as well; only the carrier of its key tells it from OpenAI's.
     if path.startswith(b"/v1/models") and head_get(b"x-goog-api-key") is not None:
         return _gemini_route(method, path, snapshot)
     if snapshot.default is None:
         return _no_default()
-    return Route(PLAIN, False, snapshot.default, path)
+    return _unread(method, snapshot.default, path)
 
 
-def _home_route(path: bytes, family: str, snapshot: Snapshot) -> Route | Failure:
+def _unread(method: bytes, provider: Provider, path: bytes) -> Route | Failure:
+    """`path` goes on as it is, unless `provider` could take it for one that is read."""
+    if method == b"POST":
+        spelt = _canonical(path)
+        action = _GEMINI_SPELT.get(_gemini_action(spelt) or b"") if provider.family == "gemini" else None
+        if action is not None:
+            return _misspelt(b":" + action)
+        if spelt != path and _dialect_below(replace(provider, base=provider.base.lower()), spelt) is not None:
+            return _misspelt(spelt[spelt.rfind(b"/", 0, spelt.rfind(b"/")) :])
+    return Route(PLAIN, False, provider, path)
+
+
+def _home_route(method: bytes, path: bytes, family: str, snapshot: Snapshot) -> Route | Failure:
     provider = _of_family(family, snapshot)
     if provider is None:
         return _refusal(Kind.UNROUTED, f"no provider of the {family} family is configured, and only one has this path")
-    return Route(PLAIN, False, provider, path)
+    return _unread(method, provider, path)
 
 
 def _named_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Failure:
@@ -201,7 +240,7 @@ def _named_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Fail
         dialect = _dialect_below(provider, rest)
         if dialect is not None:
             return Route(DIALECTS[dialect], True, provider, rest)
-    return Route(PLAIN, False, provider, rest)
+    return _unread(method, provider, rest)
 
 
 def _dialect_below(provider: Provider, path: bytes) -> str | None:
@@ -246,7 +285,7 @@ def _gemini_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Fai
         dialect = _dialect_below(provider, path)
         if dialect is not None:
             return Route(DIALECTS[dialect], True, provider, path)
-    return Route(PLAIN, False, provider, path)
+    return _unread(method, provider, path)
 
 
 def _gemini_provider(path: bytes, snapshot: Snapshot) -> tuple[Provider | None, bytes]:

@@ -261,6 +261,102 @@ def test_trace_is_not_relayed() -> None:
     assert b"TRACE" not in allow(b"/openai/v1/x")
 
 
+MISSPELT = [
+    "/v1/chat/completions/",
+    "/v1/chat%2Fcompletions",
+    "/v1/chat%2fcompletions",
+    "/v1/chat/%63ompletions",
+    "/v1/chat%2F%2Fcompletions%2F",
+    "/v1/Chat/Completions",
+    "/V1/chat/completions",
+    "/%76%31/chat/completions",
+    "/v1/chat/completions;x=1",
+    "/v1/chat;x/completions",
+    "/v1/chat/completions%20",
+    "/v1/v1/chat/completions",
+    "/v1/completions/",
+    "/v1/embeddings/",
+    "/v1/responses/",
+    "/v1/responses%2fcompact",
+    "/v1/messages/",
+    "/v1/Messages",
+    "/v1/messages/count_tokens/",
+    "/api/chat/",
+    "/api/Chat",
+    "/api/gener%61te",
+    "/openai/v1/chat/completions/",
+    "/openai/chat/%63ompletions",
+    "/openai/chat/Completions",
+    "/vllm/v1/chat%2Fcompletions",
+    "/vllm/v1/v1/responses",
+    "/deepseek/v1/v1/chat/completions",
+    "/deepseek/chat/completions/",
+    "/openrouter/api/v1/chat/completions/",
+    "/openrouter/Api/v1/responses",
+    "/azure/openai/deployments/D/chat/completions/",
+    "/azure/openai/deployments/%FF/chat%2fcompletions",
+    "/azure/openai/v1/Responses",
+    "/anthropic/v1/messages/",
+    "/anthropic/v1/mess%61ges",
+    "/ds/V1/messages",
+    "/ollama/api/chat/",
+    "/ollama/v1/chat/completions/",
+    "/ollama/v1/Messages",
+    "/gemini/v1beta/openai/chat/completions/",
+    "/v1beta/openai/chat%2Fcompletions",
+    "/v1beta/models/g:generateContent/",
+    "/v1beta/models/g:streamGenerateConten%74",
+    "/v1beta/models/g:streamgeneratecontent",
+    "/v1beta/models/g:streamGenerateContent;x",
+    "/v1beta/models/g:streamGenerateContent%20",
+    "/v1beta/models/g:streamGenerateContent%2F",
+    "/v1beta/models/gemini/g:StreamGenerateContent",
+    "/gemini/v1beta/models/g:Generatecontent",
+]
+
+
+@pytest.mark.parametrize("path", MISSPELT)
+def test_another_spelling_of_a_path_that_is_read_does_not_pass_unread(path: str) -> None:
+    answer = way(path)
+    assert kind(answer) is Kind.BAD_REQUEST
+    assert isinstance(answer, Failure)
+    assert "write this path as its API has it" in answer.detail
+    assert answer.detail.isascii()
+
+
+def test_the_right_path_is_told_in_its_own_format() -> None:
+    answer = way("/v1/chat/%63ompletions/")
+    assert isinstance(answer, Failure)
+    assert answer.detail.endswith("it ends in /v1/chat/completions")
+    assert dialect_of(b"/v1/chat/%63ompletions/").name == "openai-chat"
+    action = way("/v1beta/models/g:streamGenerateContent/")
+    assert isinstance(action, Failure)
+    assert action.detail.endswith("it ends in :streamGenerateContent")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/g:GenerateContent", "/v1/Models/g:streamGenerateContent/"])
+def test_gemini_as_default_provider_lets_no_other_spelling_pass(path: str) -> None:
+    snapshot = snapshot_of({"GEMINI_API_KEY": "c", "LLM_PROXY_DEFAULT_PROVIDER": "gemini"})
+    assert kind(way(path, snapshot=snapshot)) is Kind.BAD_REQUEST
+
+
+def test_a_doubled_v1_does_not_reach_a_default_provider_without_one() -> None:
+    snapshot = snapshot_of({"DEEPSEEK_API_KEY": "c", "LLM_PROXY_DEFAULT_PROVIDER": "deepseek"})
+    assert kind(way("/v1/v1/chat/completions", snapshot=snapshot)) is Kind.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/Files", "/v1/files/", "/v1/files/a%2Fb", "/v1/responses/r_1/cancel", "/v1/images/edits;x"]
+)
+def test_other_paths_may_be_spelt_in_any_way(path: str) -> None:
+    assert way(path) == ("openai", path, "plain", None)
+
+
+def test_vertex_paths_with_an_action_are_read() -> None:
+    path = "/v1/projects/p/locations/l/publishers/google/models/g:streamGenerateContent"
+    assert way(path) == ("gemini", path, "gemini", None)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/openai", "/chat/completions", "/healthz", "/OpenAI/v1/x", "/v1", "/nobody/v1/x"]
 )
