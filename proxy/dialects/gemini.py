@@ -23,8 +23,9 @@ from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
 
-# The model may hold slashes (`provider/model`); its last colon begins the action.
-_MODEL_PATH = re.compile(rb"/models/(.+):([A-Za-z]+)\Z")
+# The model may hold slashes (`provider/model`); its last colon, raw or escaped, begins the action.
+_MODEL_PATH = re.compile(rb"/(?:models|tunedModels|endpoints)/(.+)(?::|%3[Aa])([A-Za-z]+)\Z")
+_STREAMS = re.compile(rb"(?::|%3[Aa])streamGenerateContent\Z")
 _SSE_QUERY = re.compile(rb"(?:^|&)(?:\$|%24)?alt=sse(?:&|\Z)", re.IGNORECASE)
 _UNSPECIFIED = ("FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", 0)
 
@@ -144,12 +145,11 @@ class Gemini:
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         found = find_model(path)
         cap = self._read_cap(body)
-        if found is None:
-            return Call(model=None, cap=cap)
-        if found.action != "streamGenerateContent":
-            return Call(found.model, cap=cap)
+        model = None if found is None else found.model
+        if _STREAMS.search(path) is None:
+            return Call(model, cap=cap)
         framing = EventFraming.SSE if _SSE_QUERY.search(query) else EventFraming.JSON_ARRAY
-        return Call(found.model, stream=True, cap=cap, framing=framing)
+        return Call(model, stream=True, cap=cap, framing=framing)
 
     def _read_cap(self, body: bytes) -> int | None:
         config = _only("generationConfig", self._reader.read(body).raw)

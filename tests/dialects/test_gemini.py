@@ -36,6 +36,21 @@ def test_the_path_names_model_and_action(path: bytes, model: str, action: str) -
     assert path[found.end :] == b":" + action.encode()
 
 
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (b"/v1beta/models/g%3AstreamGenerateContent", "g"),
+        (b"/v1beta/models/g%3astreamGenerateContent", "g"),
+        (b"/v1beta/tunedModels/mine:streamGenerateContent", "mine"),
+        (b"/v1/projects/p/locations/l/endpoints/7:streamGenerateContent", "7"),
+        (b"/v1beta/dynamic/d:streamGenerateContent", None),
+    ],
+)
+def test_a_stream_is_one_wherever_the_model_stands(path: bytes, model: str | None) -> None:
+    call = GEMINI.read_call(b"{}", path, b"alt=sse")
+    assert call == (model, True, None, EventFraming.SSE)
+
+
 @pytest.mark.parametrize("path", [b"/v1beta/models", b"/v1beta/models/", b"/v1beta/models/x", b"/v1beta/files/a:b"])
 def test_other_paths_name_none(path: bytes) -> None:
     assert find_model(path) is None
