@@ -153,10 +153,17 @@ def _bind_unix(path: str) -> socket.socket:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise CannotListen(f"cannot listen on unix:{path}: there is something that is not a socket")
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)  # of one whose queue is full: nothing else runs yet
             try:
                 probe.connect(path)
-            except OSError:
+            except ConnectionRefusedError:
                 os.unlink(path)
+            except FileNotFoundError:
+                pass  # its owner has just removed it
+            except OSError as error:  # not ours to connect to, or too busy to answer: somebody's all the same
+                raise CannotListen(
+                    f"cannot listen on unix:{path}: there is a socket already ({_why(error)})"
+                ) from error
             else:
                 raise CannotListen(f"cannot listen on unix:{path}: another process listens there")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -131,6 +132,38 @@ def test_what_is_in_the_way_is_named_and_left_alone(folder: Path) -> None:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             with pytest.raises(CannotListen, match=f"cannot listen on {address}: address already in use"):
                 await worker(LLM_PROXY_LISTEN=address).start()
+
+    run(main())
+
+
+def test_a_socket_that_cannot_be_asked_is_left_alone(folder: Path) -> None:
+    path = folder / "s"
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(path))
+            with pytest.raises(CannotListen, match="there is a socket already .*wrong type"):
+                await worker(LLM_PROXY_LISTEN=f"unix:{path}").start()
+            assert path.exists()
+
+    run(main())
+
+
+def test_a_socket_whose_owner_is_too_busy_to_accept_is_left_alone(folder: Path) -> None:
+    path = folder / "s"
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as waiting:
+            other.bind(str(path))
+            other.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(str(path))
+            with pytest.raises(CannotListen, match="there is a socket already .*timed out"):
+                await worker(LLM_PROXY_LISTEN=f"unix:{path}").start()
+            assert path.exists()
 
     run(main())
 
