@@ -142,7 +142,7 @@ def test_a_socket_that_cannot_be_asked_is_left_alone(folder: Path) -> None:
     async def main() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(str(path))
-            with pytest.raises(CannotListen, match="there is a socket already .*wrong type"):
+            with pytest.raises(CannotListen, match="wrong type"):
                 await worker(LLM_PROXY_LISTEN=f"unix:{path}").start()
             assert path.exists()
 
@@ -161,7 +161,7 @@ def test_a_socket_whose_owner_is_too_busy_to_accept_is_left_alone(folder: Path) 
                     client = waiting.enter_context(socket.socket(socket.AF_UNIX))
                     client.setblocking(False)
                     client.connect(str(path))
-            with pytest.raises(CannotListen, match="there is a socket already .*timed out"):
+            with pytest.raises(CannotListen, match="there is a socket already"):
                 await worker(LLM_PROXY_LISTEN=f"unix:{path}").start()
             assert path.exists()
 
