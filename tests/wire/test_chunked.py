@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire.chunked import MAX_LINE, MAX_TRAILERS, ChunkDecoder
+from proxy.wire.chunked import LINE_COST, MAX_LINE, MAX_OVERHEAD, MAX_TRAILERS, ChunkDecoder
 from tests.wire.feeding import cut, each_byte, whole
 
 
@@ -108,6 +108,22 @@ def test_a_line_is_as_long_as_it_may_be_however_it_is_cut() -> None:
                 size,
                 at,
             )
+
+
+@pytest.mark.parametrize("line", [b"1;", b"1;a=b", b"00000001", b"1;" + b"x" * 900])
+def test_a_body_of_nothing_but_extensions_is_refused(line: bytes) -> None:
+    chunk = line + b"\r\na\r\n"
+    most = MAX_OVERHEAD // (LINE_COST + len(line) - 1)
+    assert decode([chunk * most + b"0\r\n\r\n"]) == (b"a" * most, True, False, len(chunk) * most + 5)
+    _, is_complete, is_refused, taken = decode([chunk * 20_000])
+    assert (is_complete, is_refused) == (False, True)
+    assert taken < len(chunk) * (most + 2)
+
+
+def test_data_pays_for_its_own_extension_and_no_other() -> None:
+    signed = b"400;chunk-signature=" + b"f" * 64 + b"\r\n" + b"x" * 1024 + b"\r\n"
+    assert decode([signed * 1000 + b"0\r\n\r\n"])[1]
+    assert decode([b"100000;\r\n" + b"x" * 2**20 + b"\r\n" + b"1;\r\na\r\n" * 1000])[2]
 
 
 def test_an_error_stays() -> None:
