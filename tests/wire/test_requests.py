@@ -249,9 +249,9 @@ def test_received_counts_the_body_with_its_framing() -> None:
 def test_extensions_count_though_they_are_no_body() -> None:
     parser = RequestParser(HeadLimits())
     parser.feed(post(TE))
-    for _ in range(100):
+    for _ in range(10):
         parser.feed(b"1;" + b"e" * 900 + b"\r\na\r\n")
-    assert parser.received == 100 * 907
+    assert parser.received == 10 * 907
 
 
 def test_chunks_of_one_read_are_one_piece() -> None:
