@@ -49,7 +49,7 @@ class Exchange:
         self.limit = inf  # seconds that the phase may last without progress
         self.id = relay.next_id()
         self.has_body = False  # the request body has arrived in full
-        self.dialect: Dialect = PLAIN if head is None else dialect_of(head.path)
+        self.dialect: Dialect = PLAIN
         self.call: Call | None = None
         self.answer: Answer | None = None
         self._relay = relay
@@ -58,13 +58,7 @@ class Exchange:
         self.body = RequestBody(relay)
         self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
-        self.receipt = Receipt(
-            id=self.id,
-            started_at=time.time(),
-            client=client.address,
-            method="" if head is None else head.method.decode("ascii"),
-            path="" if head is None else head.path.decode("ascii"),
-        )
+        self.receipt = Receipt(self.id, time.time(), client.address, "", "")
 
     # -- the request --------------------------------------------------------------------------------------------------
 
@@ -80,10 +74,11 @@ class Exchange:
             if passage is None:
                 return
         self._passage = passage
-        self.receipt.key = passage.grant.key
-        chosen = passage.route
+        chosen, receipt = passage.route, self.receipt
         self.dialect = chosen.dialect
-        self.receipt.dialect = chosen.dialect.name
+        receipt.method, receipt.path = passage.method, passage.path
+        receipt.key = passage.grant.key
+        receipt.dialect = chosen.dialect.name
         body = self.body
         body.hold(chosen.reads_body)
         if (failure := body.too_large(head.length)) is not None:
@@ -98,6 +93,8 @@ class Exchange:
     def _pass_in(self, head: RequestHead) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
         self.client.passage = None
+        self.dialect = dialect_of(head.path)
+        self.receipt.method, self.receipt.path = head.method.decode("ascii"), head.path.decode("ascii")
         grant = self._relay.admission.admit(head)
         if isinstance(grant, Failure):
             self.fail(grant)
@@ -192,17 +189,17 @@ class Exchange:
                     if self._attempt is None or not self._attempt.replace_stale(failure):
                         self.fail(failure)
                 return
-            if not self._begin_answer(head):
+            if not self._begin_answer(head, self._relay.clock()):
                 return
             answer = self.answer
             assert answer is not None
         is_last = parser.is_complete and failure is None
         pieces = parser.pieces
+        now = self._relay.clock()
         if pieces or is_last or answer.bytes_out == 0:
             if failure is not None and not answer.is_stream:
                 # Framing broke in this read: what it brought cannot be told from what must not be passed on.
                 pieces.clear()
-            now = self._relay.clock()
             if answer.feed(pieces, is_last) and (pieces or is_last):
                 self.since = now
                 if self.phase is not Phase.STREAM:
@@ -211,13 +208,12 @@ class Exchange:
         if failure is not None:
             self.fail(failure._replace(phase=self.phase))
         elif is_last:
-            self._answer_ended(answer, parser)
+            self._answer_ended(answer, parser, now)
 
-    def _begin_answer(self, head: ResponseHead) -> bool:
+    def _begin_answer(self, head: ResponseHead, now: float) -> bool:
         relay, request, attempt, passage = self._relay, self.head, self._attempt, self._passage
         assert request is not None and attempt is not None and passage is not None
         provider = attempt.provider
-        now = relay.clock()
         if self.has_body:
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
@@ -243,7 +239,7 @@ class Exchange:
         self.receipt.first_event_ms = milliseconds(now - self.began)
         self.enter(Phase.STREAM, self._relay.seconds.stream)
 
-    def _answer_ended(self, answer: Answer, parser: ResponseParser) -> None:
+    def _answer_ended(self, answer: Answer, parser: ResponseParser, now: float) -> None:
         if answer.lacks_end:
             detail = "the provider's stream ended without a finish"
             self.fail(Failure(Side.UPSTREAM, Phase.STREAM, Kind.MISSING_END, detail))
@@ -260,7 +256,7 @@ class Exchange:
         if parser.is_clean and head.keep_alive and self.has_body and not upstream.is_full and not upstream.is_lost:
             if self.client.is_full:  # for whose sake it was paused; who takes it next must be able to read
                 upstream.transport.resume_reading()
-            self._relay.pool.give(upstream, self._relay.clock())
+            self._relay.pool.give(upstream, now)
         else:
             self._relay.pool.drop(upstream)
         self._finish(failure)

@@ -27,14 +27,28 @@ class Passage:
     is usually the same but for its length; then all of this stands again, as long as admission and snapshot are the
     very same objects (saves 9 us of a unary request)."""
 
-    __slots__ = ("grant", "route", "snapshot", "_admission", "_identity", "_lines", "_model", "_query", "_target")
+    __slots__ = (
+        "grant",
+        "method",
+        "path",
+        "route",
+        "snapshot",
+        "_admission",
+        "_identity",
+        "_lines",
+        "_model",
+        "_query",
+        "_target",
+    )
 
-    def __init__(self, admission: Admission, snapshot: Snapshot, grant: Grant, route: Route, query: bytes) -> None:
+    def __init__(self, admission: Admission, snapshot: Snapshot, grant: Grant, route: Route, head: RequestHead) -> None:
+        self.method = head.method.decode("ascii")
+        self.path = head.path.decode("ascii")
         self._admission = admission
         self.snapshot = snapshot
         self.grant = grant
         self.route = route
-        self._query = query
+        self._query = head.query
         self._model: str | None = None
         self._target: Target | None = None  # for `_model`
         self._identity = False
@@ -77,7 +91,7 @@ def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure 
     chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
     if isinstance(chosen, Failure):
         return chosen
-    return Passage(relay.admission, relay.snapshot, grant, chosen, head.query)
+    return Passage(relay.admission, relay.snapshot, grant, chosen, head)
 
 
 # Expect has been answered here; Max-Forwards counts hops of OPTIONS and TRACE, which are not relayed as such.

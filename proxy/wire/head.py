@@ -81,6 +81,14 @@ class RequestHead(NamedTuple):
         return self.values.get(name)
 
 
+def with_length(head: RequestHead, length: int) -> RequestHead:
+    """`head` with another length. By hand: `_replace` takes three times as long."""
+    method, path, query, version, host, fields, values, framing, _, keep_alive, expects_continue = head
+    return RequestHead(
+        method, path, query, version, host, fields, values, framing, length, keep_alive, expects_continue
+    )
+
+
 class ResponseHead(NamedTuple):
     """A response head that is unambiguous. `fields` are the end-to-end fields without Content-Length."""
 

@@ -191,6 +191,12 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         buffer = self._buffer
+        if not buffer and not self._seen:  # nearly every head comes in one read, and is the final one
+            end = data.find(b"\r\n\r\n") + 4
+            if 3 < end <= self._max_head:
+                self._seen = end
+                self._read_head(data[:end])
+                return self._feed_behind(data[end:])
         seen = len(buffer)
         buffer += data
         while self._state == _HEAD:
@@ -207,10 +213,14 @@ class ResponseParser:
             seen = 0
             self._seen += end
             self._read_head(raw)
-        if self._state == _BROKEN or not buffer:
-            return
         rest = bytes(buffer)
         buffer.clear()
+        self._feed_behind(rest)
+
+    def _feed_behind(self, rest: bytes) -> None:
+        """What came behind a head in the same read: body, the next head after a 1xx, or what must not be."""
+        if not rest or self._state == _BROKEN:
+            return
         if self._state == _COMPLETE:
             self.is_clean = False  # behind an answer without a body: dropped, and the connection with it
         else:
