@@ -2,6 +2,7 @@
 
   head        RequestHead, ResponseHead, Framing; which fields travel and which end here
   requests    RequestParser: bytes of a client -> head, body pieces, end, or a Failure
+  target      place: host, path and query that a request line asks for
   chunked     ChunkDecoder: the chunked coding of requests
   responses   ResponseParser: bytes of an upstream -> head, body pieces, end, or a Failure
   encode      heads and chunks -> bytes

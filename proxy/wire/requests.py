@@ -11,7 +11,6 @@ Parsing a head of 16 fields: 4.4 us in httptools, 11 us in all (bench/micro.py).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from operator import itemgetter
 
@@ -20,15 +19,10 @@ import httptools
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.wire.chunked import ChunkDecoder
 from proxy.wire.head import BLANKS, Field, Framing, HeadLimits, RequestHead, end_to_end, joined, with_length
+from proxy.wire.target import REQUEST_LINE, place, seeming_path
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
-# Method, target, version. The target may hold what RFC 3986 allows, and "|^{}`[]" which browsers' URL parsers leave
-# as they are; controls, blanks, quotes, <>, \ and # never.
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!$-;=?-\[\]-~]+) HTTP/([0-9])\.([0-9])")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
-# host[:port] (RFC 3986 section 3.2.2): a name or IPv4, or a bracketed IPv6; no userinfo, no blanks.
-_HOST = re.compile(rb"((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _FIRST_BYTE = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n")
@@ -115,9 +109,8 @@ class RequestParser:
 
     @property
     def path(self) -> bytes:
-        """The path that is asked for, or seems to be: also of a head that is not there yet, or was refused. b"" if there
-        is no valid request line."""
-        return self.head.path if self.head is not None else _path_of(self._refused or self._buffer)
+        """The path that is asked for, or seems to be: also of a head that is not there yet, or was refused."""
+        return self.head.path if self.head is not None else seeming_path(self._refused or self._buffer)
 
     def next(self) -> None:
         """The message is done with: go on with the bytes behind it."""
@@ -261,7 +254,7 @@ class RequestParser:
         return True
 
     def _read_head(self, raw: bytes, line_end: int) -> None:
-        matched = _REQUEST_LINE.fullmatch(raw, 0, line_end)
+        matched = REQUEST_LINE.fullmatch(raw, 0, line_end)
         if matched is None:
             return self._refuse(Kind.BAD_REQUEST, "the request line is not <method> <target> HTTP/1.1")
         method, target, major, minor = matched.groups()
@@ -290,7 +283,7 @@ class RequestParser:
             twice = _repeated(fields)
             if twice is not None:
                 return self._refuse(Kind.BAD_REQUEST, f"the field {twice} occurs twice")
-        placed = _place(target, method, index.get(b"host"), minor)
+        placed = place(target, method, index.get(b"host"), minor)
         if isinstance(placed, str):
             return self._refuse(Kind.BAD_REQUEST, placed)
         host, path, query = placed
@@ -365,17 +358,6 @@ def _first_fault(head: bytes | bytearray, seen: int, limits: HeadLimits) -> tupl
     return min(faults, key=itemgetter(0))[1:] if faults else None
 
 
-def _path_of(head: bytes | bytearray) -> bytes:
-    line = _REQUEST_LINE.fullmatch(head, 0, max(head.find(b"\r\n"), 0))
-    if line is None:
-        return b""
-    target = bytes(line[2])
-    if target[:1] != b"/":
-        absolute = _ABSOLUTE.fullmatch(target)
-        return (absolute[2] or b"/") if absolute is not None else b""
-    return target.partition(b"?")[0]
-
-
 def _repeated(fields: list[Field]) -> str | None:
     """The name of a field that may occur once and does so more often."""
     seen = set()
@@ -385,38 +367,3 @@ def _repeated(fields: list[Field]) -> str | None:
         if lower in _ONCE:
             seen.add(lower)
     return None
-
-
-def _is_host(value: bytes) -> bool:
-    matched = _HOST.fullmatch(value)
-    if matched is None or int(matched[3] or 0) > 65535:
-        return False
-    if matched[2] is None:
-        return True
-    try:
-        ipaddress.IPv6Address(matched[2].decode())
-    except ValueError:
-        return False
-    return True
-
-
-def _place(target: bytes, method: bytes, host: bytes | None, minor: bytes) -> tuple[bytes, bytes, bytes] | str:
-    """Host, path and query of a target (RFC 9112 section 3.2), or why they are refused."""
-    if host is None:
-        if minor == b"1":
-            return "the field Host is missing"
-        host = b""
-    elif not _is_host(host):
-        return "the field Host is not a host name"
-    if target[:1] == b"/":
-        path, _, query = target.partition(b"?")
-        return host, path, query
-    if target == b"*" and method == b"OPTIONS":
-        return host, b"*", b""
-    matched = _ABSOLUTE.fullmatch(target)
-    if matched is None or not _is_host(matched[1]):
-        return "the request target is neither a path nor an http URL"
-    if method == b"OPTIONS" and not matched[2] and not matched[3]:
-        return matched[1], b"*", b""  # RFC 9112 section 3.2.4
-    # The authority of an absolute target replaces Host (RFC 9112 section 3.2.2).
-    return matched[1], matched[2] or b"/", (matched[3] or b"")[1:]

@@ -246,6 +246,50 @@ def test_received_counts_the_body_with_its_framing() -> None:
         assert parser.received == 3
 
 
+POST = b"POST /v1/messages?a=b HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (POST + b"Host: a\r\n\r\n", b"/v1/messages"),
+        (POST, b"/v1/messages"),  # the rest may never come: a time limit is worded, too
+        (POST + b"Host", b"/v1/messages"),
+        (b"\r\n" + POST + b"Ho", b"/v1/messages"),
+        (POST + b"\r\n", b"/v1/messages"),  # no Host
+        (POST + b"Host: a\nb", b"/v1/messages"),
+        (POST + b"Host: a\r\nA b: c\r\n\r\n", b"/v1/messages"),
+        (POST + b"Host: a\r\nA: " + b"x" * 40_000, b"/v1/messages"),
+        (POST + b"Host: a\r\nA: " + b"x" * 40_000 + b"\r\n\r\n", b"/v1/messages"),
+        (POST + b"Host: a\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"/v1/messages"),
+        (POST + b"Host: a\r\nTransfer-Encoding: gzip\r\n\r\n", b"/v1/messages"),
+        (POST.replace(b"/1.1", b"/2.0") + b"\r\n", b"/v1/messages"),
+        (b"POST http://a/api/chat?x HTTP/1.1\r\nHost: a:b\r\n\r\n", b"/api/chat"),
+        (b"POST http://a HTTP/1.1\r\nHost: a:b\r\n\r\n", b"/"),
+        (b"POST other: HTTP/1.1\r\nHost: a\r\n\r\n", b""),
+        (POST[:-1], b""),
+        (b"", b""),
+        (b"POST /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", b""),
+        (b"\x16\x03\x01", b""),
+        (b"\r\n\r\n", b""),
+    ],
+)
+def test_the_path_is_known_as_soon_as_there_is_a_request_line(raw: bytes, path: bytes) -> None:
+    for way in (whole, each_byte):
+        parser = RequestParser(HeadLimits())
+        for piece in way(raw) if raw else []:
+            parser.feed(piece)
+        assert parser.path == path
+
+
+def test_the_path_of_the_next_head_is_not_the_last_ones() -> None:
+    parser = RequestParser(HeadLimits())
+    parser.feed(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost")
+    assert parser.path == b"/a"
+    parser.next()
+    assert parser.path == b"/b"
+
+
 def test_extensions_count_though_they_are_no_body() -> None:
     parser = RequestParser(HeadLimits())
     parser.feed(post(TE))
