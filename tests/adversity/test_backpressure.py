@@ -205,7 +205,7 @@ def test_it_goes_on_where_it_stopped() -> None:
                     assert heard.is_whole
                     assert digest(heard.body) == digest(b"".join(events) + b"".join(CHAT.end))
 
-            await one(await stage.client())
+            await one(await stage.client(receive_buffer=64 * 1024))
             assert len(stage.upstream.links) == 1
             assert {receipt.letters for receipt in await stage.all_receipts(2)} == {"--"}
 

@@ -198,6 +198,7 @@ def test_cut_before_the_head(breaks: Break, request_bytes: bytes, said: bytes, s
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_bytes", "limit"), [(UNARY, "TIMEOUT_FIRST_BYTE_UNARY"), (STREAMED, "TIMEOUT_FIRST_BYTE")]
 )
@@ -234,10 +235,18 @@ FRAMINGS = {
 }
 
 
-@by_break
-@by_speech
-@pytest.mark.parametrize("framing", FRAMINGS)
-def test_cut_within_an_event(breaks: Break, speech: Speech, framing: str) -> None:
+def way(index: int, how: str, framing: str) -> object:
+    """Quick are all ways into the usual dialect, and the usual way into the others."""
+    is_quick = SPEECHES[index] is CHAT or (how, framing) == ("fin", "chunked")
+    marks = () if is_quick else (pytest.mark.slow,)
+    return pytest.param(SPEECHES[index], BREAKS[how], framing, id=f"{speech_id[index]}-{how}-{framing}", marks=marks)
+
+
+WAYS = [way(index, how, framing) for index in range(len(SPEECHES)) for how in BREAKS for framing in FRAMINGS]
+
+
+@pytest.mark.parametrize(("speech", "breaks", "framing"), WAYS)
+def test_cut_within_an_event(speech: Speech, breaks: Break, framing: str) -> None:
     """Whole events, the error event at their boundary, no last chunk."""
 
     async def main() -> None:
@@ -325,7 +334,7 @@ def test_stalled(events: tuple[bytes, ...], limit: str, letters: str) -> None:
 
 
 @by_speech
-@pytest.mark.parametrize("framing", ["chunked", "until close"])
+@pytest.mark.parametrize("framing", ["chunked", pytest.param("until close", marks=pytest.mark.slow)])
 def test_missing_end(speech: Speech, framing: str) -> None:
     async def main() -> None:
         whole = b"".join(speech.events)

@@ -204,6 +204,7 @@ def test_the_upstream_is_closed_at_once(name: str, leave: Leave) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @by_leave
 def test_leaving_a_stuck_request(leave: Leave) -> None:
     """The upstream takes no more bytes of a held body: phase SEND."""
@@ -269,6 +270,7 @@ def test_leaving_the_queue(leave: Leave) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @by_leave
 def test_leaving_while_connecting(leave: Leave) -> None:
     """A port whose queue of accepted connections is full: the kernel drops what comes. The attempt to connect is not
