@@ -59,6 +59,10 @@ class Exchange:
         self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
         self.receipt = Receipt(self.id, time.time(), client.address, "", "")
+        if head is None:  # refused, or never finished: its line may be known all the same
+            path = client.parser.path
+            self.dialect = dialect_of(path)
+            self.receipt.path = path.decode("ascii")
 
     # -- the request --------------------------------------------------------------------------------------------------
 
@@ -227,6 +231,8 @@ class Exchange:
         answer = Answer(self.client, request, head, self.call, self.dialect, relay.options.bytes, closes)
         self.answer = answer
         receipt.status = head.status
+        if answer.is_encoded:
+            receipt.detail = "the stream came compressed, its end could not be read"
         if answer.is_stream:
             self.enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, attempt.sent_at or now)
         else:

@@ -46,10 +46,7 @@ def test_head_is_a_total_and_answers_408() -> None:
         for start in range(0, 36, 4):  # a drip does not help
             client.says(head[start : start + 4])
             stage.advance(1.1)
-        body = (
-            b'{"error":{"message":"llm-proxy: the request head did not arrive within 10 s","type":"llm_proxy_error",'
-            b'"code":"timeout"},"request_id":"%b"}' % s.ID
-        )
+        body = s.openai_error("the request head did not arrive within 10 s", "timeout", "invalid_request_error")
         client.says(b"x")
         stage.advance(SLACK)
         assert client.heard() == s.refused(b"408 Request Timeout", b"timeout", body, closes=True)
