@@ -33,6 +33,7 @@ class Answer:
         "bytes_out",
         "closes",
         "cutter",
+        "is_encoded",
         "is_stream",
         "status",
         "watch",
@@ -66,14 +67,12 @@ class Answer:
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
         self._framing = call.framing or dialect.framing if call is not None else EventFraming.NONE
+        is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not Framing.NONE
+        coding = head.get(b"content-encoding")
+        # A stream whose events cannot be read: it ends where its framing ends.
+        self.is_encoded = is_stream and coding is not None and coding.lower() not in (b"identity", b"")
         # A streamed answer may have to carry an error event, so it never goes out under a length.
-        self.is_stream = (
-            call is not None
-            and call.stream
-            and 200 <= head.status < 300
-            and head.framing is not Framing.NONE
-            and (head.get(b"content-encoding") or b"identity") == b"identity"
-        )
+        self.is_stream = is_stream and not self.is_encoded
         has_body = head.framing is not Framing.NONE
         has_length = head.framing is Framing.LENGTH and not self.is_stream
         speaks_chunks = request.version == b"1.1"
@@ -169,7 +168,9 @@ class Answer:
 
 
 def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool) -> bytes:
-    parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields)]
+    # Ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
+    fields = [field for field in head.fields if not field[0].startswith(b"x-llm-proxy-")]
+    parts = [encode.status_line(head.status, head.reason), encode.field_lines(fields)]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
         parts.append(date_line())
     parts.append(VIA)

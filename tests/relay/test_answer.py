@@ -6,6 +6,7 @@ import gzip
 
 import pytest
 
+from proxy.outcome import Limit
 from tests.relay import stage as s
 from tests.relay.stage import Stage
 
@@ -25,6 +26,37 @@ def passes(ask: bytes, answer: bytes, ends: bool = False) -> tuple[bytes, Stage]
         return client.heard(), stage
 
 
+# -- refused before there is a head ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "start"),
+    [
+        (b"/v1/chat/completions", b'{"error":{"message":"llm-proxy: '),
+        (b"/v1/messages", b'{"type":"error","error":{"type":'),
+        (b"/v1beta/models/g:generateContent", b'{"error":{"code":4'),
+        (b"/api/chat", b'{"error":"llm-proxy: '),
+    ],
+)
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [(b"Host: a\r\nA: " + b"x" * 40_000, b"431 "), (b"Host: a\r\nA b: c\r\n\r\n", b"400 "), (b"A: ", b"")],
+)
+def test_what_the_request_line_asks_for_words_the_refusal(
+    path: bytes, start: bytes, rest: bytes, status: bytes
+) -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(b"POST " + path + b"?key=secret HTTP/1.1\r\n" + rest)
+        if not status:
+            status = b"408 "
+            stage.advance(s.SECONDS[Limit.HEAD] + 1.0)
+        heard = client.heard()
+        assert heard.startswith(b"HTTP/1.1 " + status)
+        assert heard.partition(b"\r\n\r\n")[2].startswith(start)
+        assert stage.receipt().path == path.decode()
+
+
 # -- heads ------------------------------------------------------------------------------------------------------------
 
 
@@ -40,6 +72,13 @@ def test_end_to_end_fields_travel_and_others_do_not() -> None:
         b"HTTP/1.1 200 Very OK\r\nServer: x\r\nX-Two: 1\r\nx-two: 2\r\nDate: long ago\r\nSet-Cookie: a=b\r\n"
         b"x-ratelimit-remaining-requests: 7\r\n" + s.VIA + CHUNKED + b"\r\n" + s.chunk(b"hi") + s.LAST
     )
+
+
+@pytest.mark.parametrize("name", [b"x-llm-proxy-error", b"X-LLM-Proxy-Anything"])
+def test_only_this_proxy_says_that_an_answer_is_its_own(name: bytes) -> None:
+    heard, _ = passes(s.get(), s.unary(b"{}", b"503 No", name + b": overloaded", b"x-llm-proxies: 1"))
+    assert name.lower() not in heard.lower()
+    assert b"x-llm-proxies: 1\r\n" in heard
 
 
 def test_an_answer_without_a_date_gets_one() -> None:
@@ -207,7 +246,7 @@ def test_a_compressed_stream_passes_unread(is_cut: bool) -> None:
     with Stage(identity=False) as stage:
         client = stage.client()
         client.says(s.ask_stream(b"Accept-Encoding: gzip"))
-        head = HEAD + b"Content-Encoding: gzip\r\nContent-Type: text/event-stream\r\n"
+        head = HEAD + b"Content-Encoding: GZip\r\nContent-Type: text/event-stream\r\n"
         stage.upstream().says(head + b"Transfer-Encoding: chunked\r\n\r\n" + s.chunk(squeezed))
         assert client.heard() == head + s.VIA + CHUNKED + b"\r\n" + s.chunk(squeezed)
         if is_cut:
@@ -219,11 +258,13 @@ def test_a_compressed_stream_passes_unread(is_cut: bool) -> None:
             stage.upstream().says(s.LAST)
             assert client.heard() == s.LAST
             assert stage.receipt().complete
+            assert stage.receipts[0].detail == "the stream came compressed, its end could not be read"
         assert stage.receipts[0].events == 0
 
 
-def test_identity_is_no_coding() -> None:
-    head = s.STREAM_HEAD.replace(b"Content-Type", b"Content-Encoding: identity\r\nContent-Type")
+@pytest.mark.parametrize("coding", [b"identity", b"Identity", b""])
+def test_identity_is_no_coding(coding: bytes) -> None:
+    head = s.STREAM_HEAD.replace(b"Content-Type", b"Content-Encoding: " + coding + b"\r\nContent-Type")
     _, stage = passes(s.ask_stream(), head + s.chunk(s.text()) + s.LAST)
     assert stage.receipts[0].ended_kind == "missing_end"
 
