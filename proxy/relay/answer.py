@@ -17,7 +17,7 @@ from proxy.outcome import Failure
 from proxy.relay.options import ByteLimits
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead, ResponseHead
-from proxy.wire.sse import EventCutter, EventFraming
+from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 
 if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
@@ -89,10 +89,8 @@ class Answer:
             assert cutter is not None and watch is not None
             data = cutter.feed(data)
             progress = watch.feed(cutter.block) if cutter.block else False
-            if cutter.skipped != self._skipped:
-                progress = self._note_skipped(cutter)
-            elif cutter.block:
-                self._is_blind = False
+            if cutter.skipped:
+                progress = self._note_skipped(cutter) or progress
             if is_last:
                 data += self._flush(cutter, watch)
         elif self.is_stream:
@@ -145,11 +143,14 @@ class Answer:
         return True
 
     def _note_skipped(self, cutter: EventCutter) -> bool:
-        """An event was too large to be looked at. It is progress; and if it is the last so far, its name at most stands
-        in the block, then nobody can say what it told."""
+        """An event of this read or an earlier one was too large to be looked at. If it is the last so far, nobody can
+        say what it told. True if it was of this read: that is progress."""
+        if cutter.skipped == self._skipped:
+            if cutter.block.strip(BETWEEN):
+                self._is_blind = False
+            return False
         self._skipped = cutter.skipped
-        block = cutter.block.strip()
-        self._is_blind = not block or (block.startswith(b"event:") and b"\n" not in block)
+        self._is_blind = cutter.ends_skipped
         return True
 
     def _flush(self, cutter: EventCutter, watch: Watch) -> bytes:
@@ -159,7 +160,7 @@ class Answer:
         rest = cutter.flush()
         if cutter.block:
             watch.feed(cutter.block)
-        if cutter.skipped != self._skipped:
+        if cutter.skipped:
             self._note_skipped(cutter)
         if watch.is_complete or self._is_blind:
             return rest

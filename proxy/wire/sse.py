@@ -39,6 +39,7 @@ _CLEAN_ENDS: dict[EventFraming, tuple[bytes, ...]] = {
     EventFraming.JSON_ARRAY: (),
     EventFraming.NONE: (b"",),
 }
+BETWEEN = b" \t\r\n,]"  # what stands between events, and behind the last one
 _LONGEST_NAME_LINE = 256  # bytes of an oversized event's `event:` line that are worth showing; real ones have 30 to 60
 
 
@@ -51,13 +52,15 @@ class EventCutter:
 
     __slots__ = (
         "_carry", "_clean_ends", "_depth", "_event_limit", "_event_size", "_framing", "_hold_limit", "_in_array",
-        "_in_string", "_is_escaped", "_is_skipping", "_name_line", "_tail", "block", "is_open", "skipped",
+        "_in_string", "_is_escaped", "_is_skipping", "_name_line", "_tail", "block", "ends_skipped", "is_open",
+        "skipped",
     )  # fmt: skip
 
     def __init__(self, framing: EventFraming, hold_limit: int = 64 * 1024, event_limit: int = 1024 * 1024) -> None:
         self.block = b""  # the whole events that the last feed completed, b"" if none
         self.is_open = False  # part of an unfinished event has been written: no event of ours can be put there
         self.skipped = 0  # events over event_limit so far; only their `event:` line, if any, was in a block
+        self.ends_skipped = False  # whenever `skipped` has grown: whether it was the last event of the read
         self._framing = framing
         self._hold_limit = min(hold_limit, event_limit)
         self._event_limit = event_limit
@@ -107,12 +110,16 @@ class EventCutter:
 
     def _without_oversized(self, block: bytes) -> bytes:
         if len(block) <= self._event_limit:
+            if self.ends_skipped and block.strip(BETWEEN):
+                self.ends_skipped = False
             return block
         kept = []
         for event in _whole_events(block, self._framing):
             if len(event) > self._event_limit:
                 self._keep_name_line(event)
                 event = self._note_skipped()
+            elif event.strip(BETWEEN):
+                self.ends_skipped = False
             kept.append(event)
         return b"".join(kept)
 
@@ -125,6 +132,7 @@ class EventCutter:
 
     def _note_skipped(self) -> bytes:
         self.skipped += 1
+        self.ends_skipped = True
         name_line, self._name_line = self._name_line, b""
         return name_line
 
