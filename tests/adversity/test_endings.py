@@ -175,8 +175,11 @@ def test_our_credential_is_refused(status: bytes) -> None:
 # -- upstream cut or stalled before the first byte --------------------------------------------------------------------
 
 
+UNARY_SLOW = [pytest.param(UNARY, marks=pytest.mark.slow), STREAMED]  # the way is the same up to the head
+
+
 @by_break
-@pytest.mark.parametrize("request_bytes", [UNARY, STREAMED], ids=["unary", "stream"])
+@pytest.mark.parametrize("request_bytes", UNARY_SLOW, ids=["unary", "stream"])
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [(b"", NEVER_ANSWERED), (b"HTTP/1.1 200", CUT), (b"HTTP/1.1 103 Early\r\n\r\n", CUT), (CHUNKED[:-2], CUT)],
@@ -397,7 +400,7 @@ BROKEN_HEADS = {
 
 
 @pytest.mark.parametrize("name", BROKEN_HEADS)
-@pytest.mark.parametrize("request_bytes", [UNARY, STREAMED], ids=["unary", "stream"])
+@pytest.mark.parametrize("request_bytes", UNARY_SLOW, ids=["unary", "stream"])
 def test_broken_head(name: str, request_bytes: bytes) -> None:
     async def main() -> None:
         async with Stage(says(BROKEN_HEADS[name])) as stage:
