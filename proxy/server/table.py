@@ -63,7 +63,7 @@ NUMBERS: dict[str, Number] = {
 
 _LIMITS: dict[Limit, str] = {
     Limit.IDLE: "a client's connection may be idle between requests",
-    Limit.HEAD: "TLS handshake and request head, all of it",
+    Limit.HEAD: "a TLS handshake, and then each request head, all of it",
     Limit.BODY: "a request body may make no progress",
     Limit.QUEUE: "wait for a free connection to the provider; 0 = refuse at once",
     Limit.CONNECT: "name lookup, connection and TLS handshake with the provider",
