@@ -125,6 +125,8 @@ def receipt_text(receipt: Receipt) -> bytes:
     if not r.complete:
         why = f"{r.ended_kind}: {r.detail}" if r.detail else r.ended_kind
         parts.append(clean(why, CUT_CHARS))
+    elif r.detail:
+        parts.append(clean(r.detail, CUT_CHARS))
     return _line("  ".join(parts))
 
 

@@ -136,6 +136,11 @@ def test_a_text_line_reads_from_left_to_right() -> None:
     )
 
 
+def test_a_complete_exchange_may_have_something_to_tell() -> None:
+    line = lines.receipt_text(a_receipt(detail="the stream came compressed")).decode()
+    assert line.endswith("id=01J  the stream came compressed\n")
+
+
 def test_text_lines_align() -> None:
     refused = a_receipt(status=0, total_ms=5.0)
     columns = {lines.receipt_text(r).index(b"POST") for r in (a_receipt(total_ms=123.4), refused, cut_stream())}
