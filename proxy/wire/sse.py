@@ -28,9 +28,11 @@ class EventFraming(Enum):
 
 # Line ends are atomic, else "\r\n" would be read as two of them. The run of all blank lines after a line is one match.
 _BLANK_LINES = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)+")
-# In a JSON array outside strings: the next byte that matters. Inside: everything up to the closing quote, possessive so
-# that a long string without one costs a single pass.
-_STRUCTURE = re.compile(rb'["\[\]{}]')
+# In a JSON array: a whole string, or a run of brackets, so that a read of brackets alone costs few matches. Possessive,
+# so that a long string without a closing quote costs a single pass; one set first, so that all else is skipped quickly.
+_STRUCTURE = re.compile(
+    rb'["\[\]{}](?:(?<=")(?:[^"\\]++|\\.)*+("?)|(?<=[\[{])[\[{]*+|(?<=[\]}])[\]}]*+)', re.DOTALL
+)  # fmt: skip
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 _CLEAN_ENDS: dict[EventFraming, tuple[bytes, ...]] = {
@@ -171,44 +173,39 @@ class EventCutter:
         return self._scan_array(data)
 
     def _scan_array(self, data: bytes) -> tuple[int, int]:
-        first = last = -1
         at = 0
-        size = len(data)
-        if self._is_escaped:
-            self._is_escaped = False
-            at = 1
-        while at < size:
-            if self._in_string:
-                rest = _STRING_REST.match(data, at)
-                at = rest.end() if rest else at
-                if at == size:
+        if self._in_string:
+            at = self._skip_string(data, 1 if self._is_escaped else 0)
+        first = last = -1
+        depth, in_array = self._depth, self._in_array
+        for found in _STRUCTURE.finditer(data, at):
+            at, end = found.span()
+            byte = data[at]
+            if byte == 0x22:
+                if found[1] != b'"':  # the closing quote is not there yet
+                    self._skip_string(data, end)
                     break
-                if data[at] == 0x5C:  # a backslash that is the last byte here
-                    self._is_escaped = True
-                    break
-                self._in_string = False
-                at += 1
-                continue
-            found = _STRUCTURE.search(data, at)
-            if found is None:
-                break
-            at = found.end()
-            if self._is_boundary(data[at - 1]):
-                last = at
-                first = at if first < 0 else first
+            elif byte in b"[{":
+                if depth == 0:
+                    in_array = byte == 0x5B
+                depth += end - at
+            else:
+                # Behind the bracket that leaves 1 within an array or 0, and behind each further one of its run.
+                before = max(depth - in_array, 1)
+                depth = max(depth - (end - at), 0)
+                if before <= end - at:
+                    last = end
+                    first = at + before if first < 0 else first
+        self._depth, self._in_array = depth, in_array
         return first, last
 
-    def _is_boundary(self, byte: int) -> bool:
-        if byte == 0x22:
-            self._in_string = True
-            return False
-        if byte in b"[{":
-            if self._depth == 0:
-                self._in_array = byte == 0x5B
-            self._depth += 1
-            return False
-        self._depth = max(self._depth - 1, 0)
-        return self._depth == 0 or (self._depth == 1 and self._in_array)
+    def _skip_string(self, data: bytes, at: int) -> int:
+        """From within a string: the offset behind its closing quote, or the end."""
+        rest = _STRING_REST.match(data, at)
+        end = rest.end() if rest else at
+        self._in_string = end == len(data) or data[end] == 0x5C
+        self._is_escaped = end < len(data) and self._in_string  # a backslash is the last byte here
+        return end + 1
 
 
 def _sse_boundaries(carry: bytes, data: bytes) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 import time
 
 import pytest
@@ -110,6 +111,54 @@ def test_any_cut_of_an_array_shows_whole_elements(elements: list[object], at: li
         cutter.feed(piece)
         found += json.loads(b"[" + cutter.block.strip(b"[], \r\n") + b"]")
     assert found == elements
+
+
+def naive_boundaries(data: bytes) -> list[int]:
+    """The offsets behind elements of an array, and behind it, byte by byte."""
+    found = []
+    depth = 0
+    in_array = in_string = is_escaped = False
+    for at, byte in enumerate(data, 1):
+        if in_string:
+            in_string = is_escaped or byte != 0x22
+            is_escaped = byte == 0x5C and not is_escaped
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            in_array = byte == 0x5B if depth == 0 else in_array
+            depth += 1
+        elif byte in b"]}":
+            depth = max(depth - 1, 0)
+            if depth == 0 or (depth == 1 and in_array):
+                found.append(at)
+    return found
+
+
+@given(st.lists(st.text(alphabet='[]{}"\\,a', max_size=12).map(str.encode), max_size=6))
+@settings(max_examples=1000, deadline=None)
+def test_brackets_are_counted_as_byte_by_byte(reads: list[bytes]) -> None:
+    cutter = EventCutter(ARRAY)
+    written = b""
+    for end, read in enumerate(reads, 1):
+        written += cutter.feed(read)
+        assert len(written) == max(naive_boundaries(b"".join(reads[:end])), default=0)
+
+
+def test_a_read_of_brackets_alone_costs_few_calls() -> None:
+    cutter = EventCutter(ARRAY)
+    calls = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        cutter.feed(b"[{" * 20_000)
+        cutter.feed(b"}]" * 20_000)
+    finally:
+        sys.setprofile(None)
+    assert calls < 200
 
 
 def test_a_plain_object_in_place_of_an_array_is_one_event() -> None:
