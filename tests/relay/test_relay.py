@@ -46,6 +46,19 @@ def test_idle_connections_are_closed_at_once(stage: Stage) -> None:
     assert all(upstream.is_gone for upstream in stage.upstreams)
 
 
+def test_a_goodbye_that_does_not_come_holds_nothing_up(stage: Stage) -> None:
+    """Idle SDKs never answer the one of TLS."""
+    client = stage.client(sslcontext=object())
+    client.transport.close = lambda: setattr(client.transport, "closed", True)  # type: ignore[method-assign]
+    drain(stage)
+    stage.advance(0.9)
+    assert not client.transport.aborted
+    assert not is_drained(stage)
+    stage.advance(0.4)
+    assert client.transport.aborted
+    assert is_drained(stage)
+
+
 def test_what_runs_may_end_and_is_told_to_close(stage: Stage) -> None:
     client = stage.client()
     client.says(s.ask() + s.ask())
