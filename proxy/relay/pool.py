@@ -118,11 +118,13 @@ class Pool:
         links = self._links.get(origin)
         if links is None:
             return
-        for opening in links.opening:
-            if opening.attempt is attempt:
-                opening.attempt = None
         if attempt in links.waiting:
             links.waiting.remove(attempt)
+        for opening in links.opening:
+            if opening.attempt is attempt:
+                opening.attempt = links.waiting.popleft() if links.waiting else None
+                if opening.attempt is not None:
+                    opening.attempt.connecting()
 
     def give(self, connection: UpstreamConnection, now: float) -> None:
         """A link whose answer ended cleanly."""

@@ -57,6 +57,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self.is_lost:  # within a tunnel its end, or bytes that nobody asked for, may come before this
+            self.transport.abort()
+            return
         # low=0: resume_writing then means that all has been handed to the kernel, which ends the phase SEND.
         self.transport.set_write_buffer_limits(high=JOIN_BYTES, low=0)
 
@@ -115,7 +118,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Nothing that is still to be written matters: whoever gets here has given up on the exchange, or is idle."""
         self.is_lost = True
         self.exchange = None
-        if hasattr(self, "transport"):  # within a tunnel the end may come before TLS stands
+        if hasattr(self, "transport"):  # else connection_made will see to it
             self.transport.abort()
 
     def on_deadline(self, now: float) -> None:

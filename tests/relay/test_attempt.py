@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.outcome import Kind
+from proxy.outcome import Kind, Phase
 from proxy.relay.connect import ConnectFailed
 from proxy.relay.options import PoolOptions
 from tests.relay import stage as s
@@ -68,6 +68,47 @@ def test_not_after_a_second(seconds: float, is_retried: bool) -> None:
         stale.resets()
         assert (len(stage.upstreams) == 2) is is_retried
         assert (client.heard() == b"") is is_retried
+        client.resets()
+
+
+LARGE = b'{"model":"gpt-5","x":"' + b"x" * 200_000 + b'"}'
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 70.0])
+def test_while_the_body_is_being_sent_however_long(seconds: float) -> None:
+    """A provider that has not read the whole of it cannot be at work on it."""
+    with Stage() as stage:
+        stale = stage.warm()
+        stale.transport.block()
+        client = stage.client()
+        client.says(s.ask(body=LARGE))
+        assert client.protocol.exchange.phase is Phase.SEND
+        while seconds > 0:
+            stage.advance(min(seconds, 20.0))
+            seconds -= 20.0
+            stale.reads_on(1000)  # it takes it slowly
+        assert client.protocol.exchange.phase is Phase.SEND
+        stale.resets()
+        assert len(stage.upstreams) == 2
+        assert stage.upstream().heard() == s.sent_on(LARGE)
+        stage.upstream().says(s.unary())
+        assert client.heard() == s.passed_on()
+        assert [(a.reused, s.kind_of(a.failure)) for a in stage.receipt().attempts] == [(True, "reset"), (False, None)]
+
+
+@pytest.mark.parametrize(("seconds", "is_retried"), [(0.9, True), (1.0, False)])
+def test_the_second_begins_when_all_is_sent(seconds: float, is_retried: bool) -> None:
+    with Stage() as stage:
+        stale = stage.warm()
+        stale.transport.block()
+        client = stage.client()
+        client.says(s.ask(body=LARGE))
+        stage.advance(5.0)
+        stale.reads_on()
+        assert client.protocol.exchange.phase is Phase.FIRST_BYTE
+        stage.advance(seconds)
+        stale.resets()
+        assert (len(stage.upstreams) == 2) is is_retried
         client.resets()
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 from proxy.relay.upstream import JOIN_BYTES
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
@@ -157,4 +159,47 @@ def test_an_end_that_waits_in_the_kernel_is_seen_when_reading_goes_on() -> None:
         client.reads_on()
         stage.loop.run_ready()
         assert client.heard().endswith(s.chunk(s.DONE) + s.LAST)
+        assert stage.receipt().complete
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_answer_until_close_that_is_reset_is_cut(version: bytes, is_cut: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask(version=version))
+        upstream = stage.upstream()
+        upstream.says(head + s.DOCUMENT[:9])
+        if is_cut:
+            upstream.resets()
+        else:
+            upstream.half_closes()
+        heard = client.heard()
+        assert heard.count(s.DOCUMENT[:9]) == 1
+        assert heard.endswith(s.LAST) is (version == b"1.1" and not is_cut)
+        receipt = stage.receipt()
+        assert (receipt.letters, receipt.ended_kind) == (("UD", "reset") if is_cut else ("--", "complete"))
+        assert client.is_gone is (is_cut or version == b"1.0")
+        assert client.transport.socket.linger == ((1, 0) if is_cut and version == b"1.0" else None)
+
+
+def test_a_stream_until_close_that_is_reset_behind_its_finish_is_cut() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        stage.upstream().says(s.OPEN_STREAM_HEAD + s.text() + s.FINISH)
+        stage.upstream().resets()
+        assert not client.heard().endswith(s.LAST)
+        assert stage.receipt().ended_kind == "reset"
+
+
+def test_an_end_without_an_error_ends_until_close_well() -> None:
+    """As after a half-close that asyncio answers with a close."""
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask())
+        stage.upstream().says(b"HTTP/1.1 200 OK\r\n\r\n" + s.DOCUMENT)
+        stage.upstream().protocol.connection_lost(None)
+        assert client.heard().endswith(s.LAST)
         assert stage.receipt().complete
