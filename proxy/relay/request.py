@@ -81,10 +81,7 @@ class Passage:
 
 def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | None:
     """Where a head that was admitted goes. None: it is an OPTIONS that ends here (RFC 9110 sections 7.6.2, 9.3.7)."""
-    # Also where Connection names it, which takes it out of the fields.
-    if relay.name in (head.get(b"via") or b"") or any(
-        relay.name in each[2] for each in head.fields if each[0] == b"via"
-    ):
+    if any(relay.name in value for name, _, value in head.fields if name == b"via"):
         return Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before")
     if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
         return None

@@ -122,5 +122,6 @@ def end_to_end(fields: list[Field], values: dict[bytes, bytes]) -> tuple[list[Fi
     if b"connection" not in values:
         return [field for field in fields if field[0] not in _ENDS_HERE], frozenset()
     tokens = connection_tokens(joined(fields, b"connection"))
-    ends_here = _ENDS_HERE | tokens
+    # Via is for everybody on the way: whoever names it in Connection would hide a loop.
+    ends_here = _ENDS_HERE | (tokens - {b"via"})
     return [field for field in fields if field[0] not in ends_here], tokens

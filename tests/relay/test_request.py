@@ -95,6 +95,22 @@ def test_a_request_that_was_here_before(value: bytes) -> None:
         assert stage.upstreams == []
 
 
+@pytest.mark.parametrize("vias", [[b"1.1 " + s.NAME], [b"1.1 other", b"1.1 " + s.NAME], [b"1.1 a, 1.1 " + s.NAME]])
+@pytest.mark.parametrize("connection", [b"via", b"Via, close", b"close, VIA"])
+def test_connection_hides_no_loop(vias: list[bytes], connection: bytes) -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask(b"Connection: " + connection, *(b"Via: " + via for via in vias)))
+        assert s.status_of(client.heard()) == 508
+        assert stage.receipt().ended_kind == "loop"
+        assert stage.upstreams == []
+
+
+def test_connection_cannot_take_out_where_a_request_has_been() -> None:
+    lines = [b"Via: 1.1 elsewhere", b"X-Hop: 1", b"Connection: via, x-hop"]
+    assert heard_upstream(s.ask(*lines)) == s.sent_on(s.BODY, b"Via: 1.1 elsewhere")
+
+
 def test_host_and_target_are_the_providers() -> None:
     whole = s.get(b"http://evil.test/v1/files/x?limit=1&key=secret&after=b")
     heard = heard_upstream(whole)
