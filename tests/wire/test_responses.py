@@ -98,6 +98,41 @@ def test_an_end_behind_the_end_changes_nothing() -> None:
         assert (parser.failure, parser.is_complete, parser.is_clean) == before
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+STATES = {
+    "nothing": (b"", Kind.RESET, False),
+    "half a head": (HEAD, Kind.RESET, True),
+    "an interim answer": (answer(first=b"HTTP/1.1 100 x"), Kind.RESET, True),
+    "half a length": (OK[:-1], Kind.RESET, True),
+    "a length": (OK, None, True),
+    "half of chunks": (answer(TE, body=b"3\r\nabc\r\n"), Kind.RESET, True),
+    "chunks": (answer(TE, body=b"3\r\nabc\r\n0\r\n\r\n"), None, True),
+    "until close": (HEAD + b"\r\nabc", Kind.RESET, True),
+    "until close, and nothing yet": (HEAD + b"\r\n", Kind.RESET, True),
+    "something broken": (b"SSH-2.0-x\r\n", Kind.PROTOCOL, True),
+}
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("name", STATES)
+def test_a_reset_ends_nothing_well(name: str, is_cut: bool) -> None:
+    raw, kind, has_begun = STATES[name]
+    if not is_cut and name.startswith("until close"):
+        kind = None
+    parser = ResponseParser(MAX_HEAD)
+    parser.feed(raw)
+    body = b"".join(parser.pieces)
+    assert parser.has_begun is has_begun
+    parser.eof(is_cut)
+    assert (None if parser.failure is None else parser.failure.kind) is kind
+    assert parser.is_complete is (kind is None)
+    assert b"".join(parser.pieces) == body
+    assert parser.has_begun is has_begun, "the end is no byte"
+    before = parser.failure
+    parser.eof(not is_cut)
+    assert (parser.failure, parser.is_complete) == (before, kind is None)
+
+
 # -- one link, many answers --------------------------------------------------------------------------------------------
 
 
