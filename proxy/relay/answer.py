@@ -33,8 +33,8 @@ class Answer:
         "bytes_out",
         "closes",
         "cutter",
-        "is_encoded",
         "is_stream",
+        "remark",
         "status",
         "watch",
         "_client",
@@ -69,10 +69,10 @@ class Answer:
         self._framing = call.framing or dialect.framing if call is not None else EventFraming.NONE
         is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not Framing.NONE
         coding = head.get(b"content-encoding")
-        # A stream whose events cannot be read: it ends where its framing ends.
-        self.is_encoded = is_stream and coding is not None and coding.lower() not in (b"identity", b"")
+        is_encoded = is_stream and coding is not None and coding.lower() not in (b"identity", b"")
+        self.remark = "the stream came compressed, its end could not be read" if is_encoded else ""
         # A streamed answer may have to carry an error event, so it never goes out under a length.
-        self.is_stream = is_stream and not self.is_encoded
+        self.is_stream = is_stream and not is_encoded
         has_body = head.framing is not Framing.NONE
         has_length = head.framing is Framing.LENGTH and not self.is_stream
         speaks_chunks = request.version == b"1.1"

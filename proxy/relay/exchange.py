@@ -49,7 +49,8 @@ class Exchange:
         self.limit = inf  # seconds that the phase may last without progress
         self.id = relay.next_id()
         self.has_body = False  # the request body has arrived in full
-        self.dialect: Dialect = PLAIN
+        # A head that was refused or never finished may have a request line all the same.
+        self.dialect: Dialect = PLAIN if head is not None else dialect_of(client.parser.path)
         self.call: Call | None = None
         self.answer: Answer | None = None
         self._relay = relay
@@ -58,11 +59,8 @@ class Exchange:
         self.body = RequestBody(relay)
         self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
-        self.receipt = Receipt(self.id, time.time(), client.address, "", "")
-        if head is None:  # refused, or never finished: its line may be known all the same
-            path = client.parser.path
-            self.dialect = dialect_of(path)
-            self.receipt.path = path.decode("ascii")
+        path = "" if head is not None else client.parser.path.decode("ascii")
+        self.receipt = Receipt(self.id, time.time(), client.address, "", path)
 
     # -- the request --------------------------------------------------------------------------------------------------
 
@@ -231,8 +229,7 @@ class Exchange:
         answer = Answer(self.client, request, head, self.call, self.dialect, relay.options.bytes, closes)
         self.answer = answer
         receipt.status = head.status
-        if answer.is_encoded:
-            receipt.detail = "the stream came compressed, its end could not be read"
+        receipt.detail = answer.remark
         if answer.is_stream:
             self.enter_at(Phase.FIRST_EVENT, relay.seconds.first_event, attempt.sent_at or now)
         else:
