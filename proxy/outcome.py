@@ -238,6 +238,14 @@ class Receipt:
     total_ms: float = 0.0
     provider_request_id: str | None = None
 
+    def note(self, failure: Failure) -> None:
+        """It did not end well."""
+        self.complete = False
+        self.ended_by = failure.side
+        self.ended_phase = failure.phase
+        self.ended_kind = failure.kind.value
+        self.detail = failure.detail
+
     @property
     def letters(self) -> str:
         """Who and when in two letters, e.g. `UD` = the upstream, during the stream; `--` = complete."""

