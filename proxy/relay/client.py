@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 LINGER_SECONDS = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
 CLOSE_SECONDS = 1.0
-TAIL_BYTES = 1024
+TAIL_BYTES = 1024  # more than what follows the last event of any dialect
 STALL_STEP = 1.0  # how often a client that does not read is looked at
 
 _OPEN, _LINGERING, _CLOSING, _LOST = range(4)

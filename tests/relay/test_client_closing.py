@@ -193,3 +193,34 @@ def test_tls_may_hide_what_is_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_queue_of_a_socket_that_is_none() -> None:
     assert module.queued_in_kernel(-1) == 0
+
+
+# -- leaving at the last event ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", ["half_closes", "hangs_up"])
+@pytest.mark.parametrize("has_unsent", [False, True])
+def test_whose_last_event_was_not_sent_has_left(leave: str, has_unsent: bool) -> None:
+    with Stage(limits=ByteLimits(buffer=1000)) as stage:
+        client = stage.client()
+        client.says(s.ask_stream() + (s.ask() * 10 if leave == "hangs_up" else b""))
+        if has_unsent:
+            client.transport.block()
+        stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text() + s.DONE))
+        if leave == "hangs_up":
+            stage.hangups.hang_up(client.transport.socket.fileno())
+        else:
+            client.half_closes()
+        assert stage.receipt().ended_kind == ("client_left" if has_unsent else "complete")
+
+
+@pytest.mark.parametrize(("queued", "kind"), [(0, "complete"), (5, "complete"), (5000, "client_left")])
+def test_a_reset_leaves_only_the_kernels_word(queued: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes may be on their way: those behind the last event, at which SDKs leave."""
+    monkeypatch.setattr(module, "queued_in_kernel", lambda fd: queued)
+    with Stage() as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text() + s.DONE))
+        client.resets()
+        assert stage.receipt().ended_kind == kind
