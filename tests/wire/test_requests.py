@@ -9,7 +9,7 @@ import pytest
 
 from proxy.outcome import Kind, Phase
 from proxy.wire.head import Framing, HeadLimits
-from proxy.wire.requests import MAX_EMPTY, RequestParser
+from proxy.wire.requests import MAX_EMPTY, MAX_KNOWN, RequestParser
 from tests.wire.feeding import NEXT, cut, each_byte, h11_request, read_request, taken, whole
 from tests.wire.vectors.requests import ABC, BAD, GOOD, HIDDEN, HOSTS_BAD, HOSTS_GOOD, TE, get, post
 
@@ -371,6 +371,35 @@ def test_only_the_length_may_differ_in_a_familiar_head() -> None:
         parser.feed(second)
         assert parser.is_complete and parser.is_familiar is is_familiar
         assert parser.head == read_request([second]).head
+
+
+def test_a_large_head_is_not_kept_and_is_served_right_again() -> None:
+    """What is remembered of a head stays with an idle connection."""
+    fat = [post(b"X-Fat: " + b"a" * MAX_KNOWN, b"Content-Length: %d" % size, body=b"x" * size) for size in (3, 3, 4)]
+    lean = post(b"Content-Length: 2", body=b"hi")
+    parser = RequestParser(HeadLimits())
+    for raw, is_familiar in [*((each, False) for each in fat), (lean, False), (lean, True), (fat[0], False)]:
+        parser.feed(raw)
+        assert parser.is_complete and parser.is_familiar is is_familiar
+        assert parser.head == read_request([raw]).head
+        assert b"".join(parser.pieces) == raw.partition(b"\r\n\r\n")[2]
+        kept = sum(map(len, parser._known_bytes))
+        assert kept == (len(lean) - 3 if raw is lean else 0)
+        assert (parser._known is not None) is (raw is lean)
+        parser.pieces = []
+        parser.next()
+
+
+@pytest.mark.parametrize("size", [MAX_KNOWN, MAX_KNOWN + 1])
+def test_how_large_a_head_may_be_to_be_known(size: int) -> None:
+    raw = get(b"X: ")
+    raw = get(b"X: " + b"a" * (size - len(raw)))
+    assert len(raw) == size
+    parser = RequestParser(HeadLimits())
+    for is_familiar in (False, size <= MAX_KNOWN):
+        parser.feed(raw)
+        assert parser.is_complete and parser.is_familiar is is_familiar
+        parser.next()
 
 
 def test_a_refused_head_is_never_familiar() -> None:
