@@ -174,9 +174,8 @@ class Answer:
 
 
 def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool) -> bytes:
-    # Ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
-    fields = [field for field in head.fields if not field[0].startswith(b"x-llm-proxy-")]
-    parts = [encode.status_line(head.status, head.reason), encode.field_lines(fields)]
+    # x-llm-proxy-: ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
+    parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields, b"x-llm-proxy-")]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
         parts.append(date_line())
     parts.append(VIA)
