@@ -1,8 +1,7 @@
-"""Every recorded stream byte by byte: on the fake transport each byte is a read of its own, as no socket promises.
+"""Every recorded answer byte by byte: on the fake transport each byte is a read of its own, as no socket promises.
 
 How it works: as test_identity, with the whole relay between a scripted client and a scripted provider (tests/relay).
-The provider's framing is cut as well: lengths of chunks, line ends, and the end of the message. Of long streams the
-beginning and the end go byte by byte; between them the reads have odd sizes.
+The provider's framing is cut as well: lengths of chunks, line ends, and the end of the message.
 """
 
 from __future__ import annotations
@@ -22,17 +21,13 @@ from tests.whole.test_identity import is_altered, is_broken_off
 
 FOLDERS = recorded.folders()
 LOADED = {folder: recorded.load(folder) for folder in FOLDERS}
-STREAMS = {
-    folder: [entry for entry in loaded if entry.streaming and entry.status == 200] for folder, loaded in LOADED.items()
-}
-EDGE = 6_000  # bytes of each end that go one by one
-ODD = 997  # the size of the reads between them, a prime so that it meets every place of an event
+ANSWERS = {folder: [entry for entry in loaded if entry.status != 204] for folder, loaded in LOADED.items()}
 
 
 def providers_of(folder: Path) -> dict[str, Provider]:
     """As configured, by name."""
     configured = read_settings(recorded.environ(LOADED[folder], 80)).snapshot.providers
-    return {entry.provider: configured[entry.provider] for entry in STREAMS[folder]}
+    return {entry.provider: configured[entry.provider] for entry in ANSWERS[folder]}
 
 
 def asked(entry: Recorded) -> bytes:
@@ -43,7 +38,7 @@ def asked(entry: Recorded) -> bytes:
 
 def answer_of(entry: Recorded, framing: str) -> bytes:
     kind = entry.fields.get("content-type", "text/event-stream")
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n"
+    head = f"HTTP/1.1 {entry.status} As Recorded\r\ncontent-type: {kind}\r\n"
     if framing == "length":
         return f"{head}content-length: {len(entry.body)}\r\n\r\n".encode() + entry.body
     return f"{head}transfer-encoding: chunked\r\n\r\n".encode() + b"".join(map(chunk, split_events(entry.body))) + LAST
@@ -53,13 +48,9 @@ LAST = b"0\r\n\r\n"
 
 
 def says_in_bytes(peer: Peer, data: bytes) -> None:
-    """One read for each byte, but for the middle of long ones."""
-    edge = max(EDGE, len(data) - EDGE)
-    place = 0
-    while place < len(data):
-        size = 1 if place < EDGE or place >= edge else min(ODD, edge - place)
-        peer.transport.receive(data[place : place + size])
-        place += size
+    """One read for each byte."""
+    for place in range(len(data)):
+        peer.transport.receive(data[place : place + 1])
 
 
 def read_answer(sent: bytes) -> tuple[bytes, bool]:
@@ -81,12 +72,12 @@ def read_answer(sent: bytes) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_every_stream_passes_byte_by_byte(folder: Path, framing: str) -> None:
+def test_every_answer_passes_byte_by_byte(folder: Path, framing: str) -> None:
     wrong: dict[str, str] = {}
     for name, provider in providers_of(folder).items():
         with Stage(providers=(provider,)) as stage:
             client = stage.client()
-            for entry in (entry for entry in STREAMS[folder] if entry.provider == name):
+            for entry in (entry for entry in ANSWERS[folder] if entry.provider == name):
                 if client.is_gone:
                     client = stage.client()
                 before = len(client.transport.sent)
@@ -107,5 +98,6 @@ def test_every_stream_passes_byte_by_byte(folder: Path, framing: str) -> None:
 
 
 def test_there_are_streams() -> None:
-    for streams in STREAMS.values():
+    for answers in ANSWERS.values():
+        streams = [entry for entry in answers if entry.streaming]
         assert {entry.base.partition("+")[0] for entry in streams} >= {"openai", "anthropic", "gemini", "ollama"}
