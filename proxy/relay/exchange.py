@@ -353,7 +353,7 @@ class Exchange:
         """The one end of every exchange: give back what was taken, write the receipt."""
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = _DONE
-        self._attempt = None  # it refers back: as a cycle both would live until the collector runs (20 us a request)
+        self._attempt = None  # it refers back: as a cycle both would live until the collector runs
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
