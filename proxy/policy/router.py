@@ -205,7 +205,7 @@ def _v1_route(method: bytes, path: bytes, snapshot: Snapshot, head_get: HeadGet)
     if path.startswith(b"/v1/models") and head_get(b"x-goog-api-key") is not None:
         return _gemini_route(method, path, snapshot)
     if snapshot.default is None:
-        return _no_default()
+        return _no_default(snapshot)
     return _unread(method, snapshot.default, path)
 
 
@@ -347,7 +347,7 @@ def _fall_back(dialect: str, snapshot: Snapshot) -> tuple[Provider, str | None] 
     provider = _of_family(home, snapshot) if home is not None else None
     if provider is not None:
         return provider, None
-    return _no_default() if default is None else _not_spoken(default, dialect)
+    return _no_default(snapshot) if default is None else _not_spoken(default, dialect)
 
 
 def _speaks(provider: Provider, dialect: str) -> bool:
@@ -362,7 +362,9 @@ def _of_family(family: str, snapshot: Snapshot) -> Provider | None:
     return next((provider for provider in snapshot.providers.values() if provider.family == family), None)
 
 
-def _no_default() -> Failure:
+def _no_default(snapshot: Snapshot) -> Failure:
+    if not snapshot.providers:
+        return _refusal(Kind.UNROUTED, "no provider is configured here: set e.g. OPENAI_API_KEY where the proxy runs")
     detail = "no provider for this request: write the model as provider/model, or set LLM_PROXY_DEFAULT_PROVIDER"
     return _refusal(Kind.UNROUTED, detail)
 

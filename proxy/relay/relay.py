@@ -131,16 +131,19 @@ class Relay:
             self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), grace)
-        for client in list(self.clients):
-            if client.exchange is not None:
-                client.exchange.fail(
-                    Failure(Side.PROXY, client.exchange.phase, Kind.SHUTDOWN, "this proxy is shutting down")
-                )
+        self.give_up()
         if self.clients:
             await asyncio.sleep(0.1)  # for the honest endings to leave
         for client in list(self.clients):
             client.abort()
         await self.close()
+
+    def give_up(self) -> None:
+        """Tell every client whose exchange still runs that it ends here."""
+        for client in list(self.clients):
+            exchange = client.exchange
+            if exchange is not None:
+                exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.SHUTDOWN, "this proxy is shutting down"))
 
     async def close(self) -> None:
         self.pool.close()

@@ -88,7 +88,9 @@ def as_text(document: dict[str, Any]) -> str:
         more += [f"through proxy {provider['proxy']}"] if provider["proxy"] else []
         more += [f"models {' '.join(provider['models'])}"] if provider["models"] else []
         lines += [f"             {line}" for line in more]
-    lines.append(f"default    {document['default_provider'] or 'none: models must be written as provider/model'}")
+    lines.append(
+        f"default    {document['default_provider'] or 'none: where several speak a format, write provider/model'}"
+    )
     lines.append("timeouts   in seconds, 0 = none")
     lines += [f"  {name:<36}{seconds:g}" for name, seconds in document["timeouts"].items()]
     lines.append("limits")

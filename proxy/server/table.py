@@ -105,13 +105,21 @@ def size_text(size: int) -> str:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
-        "LLM_PROXY_LISTEN", "127.0.0.1:8080", "", "where clients connect: host:port, [v6]:port, unix:/path; several"
+        "LLM_PROXY_LISTEN",
+        "127.0.0.1:8080",
+        "",
+        "where clients connect: host:port, :port (loopback), [v6]:port, unix:/path; several",
     ),
     Setting(
         "LLM_PROXY_ADMIN_LISTEN", "127.0.0.1:8081", "", "where the operator connects; on this machine only; or off"
     ),
     Setting("LLM_PROXY_HEALTH_LISTEN", "", "", "further addresses for /healthz and /readyz only"),
-    Setting("LLM_PROXY_TLS_CERT", "", "file", "certificate chain (PEM) for TLS with clients"),
+    Setting(
+        "LLM_PROXY_TLS_CERT",
+        "",
+        "file",
+        "certificate chain (PEM) for TLS with clients, on Unix sockets too; admin and health stay plain",
+    ),
     Setting("LLM_PROXY_TLS_KEY", "", "file", "its private key (PEM)"),
     Setting("LLM_PROXY_AUTH", "keys, or off without LLM_PROXY_KEYS", "", "keys, passthrough or off"),
     Setting("LLM_PROXY_KEYS", "", "", "keys given to clients: name=key, comma-separated; 16 characters or more each"),
@@ -129,7 +137,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "LLM_PROXY_IDENTITY", "on", "", "ask providers not to compress streams, so that endings can be read; or off"
     ),
-    Setting("LLM_PROXY_LOG", "json", "", "one line for each exchange on standard output: json, text or off"),
+    Setting(
+        "LLM_PROXY_LOG", "json", "", "one line for each exchange on standard output: json, text or off (messages only)"
+    ),
     Setting("LLM_PROXY_ENV_FILE", "", "file", "further variables, NAME=value by line; the environment wins"),
     *(Setting(name, f"{DEFAULT_SECONDS[limit]:g}", "seconds", _LIMITS[limit]) for name, limit in TIMEOUTS.items()),
     *(_number_row(name, number) for name, number in NUMBERS.items()),

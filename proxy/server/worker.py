@@ -213,9 +213,10 @@ async def _serve(settings: Settings, log: AccessLog) -> int:
         interrupts += 1
         stopping.set()
         if interrupts > 1:
+            worker.relay.give_up()
             log.note("warn", "stopped at once")
-            log.close(1.0)
-            os._exit(130)
+            # What was written just now leaves at the end of this turn of the loop.
+            loop.call_later(0.05, _exit_now, log)
 
     try:
         await worker.start()
@@ -231,8 +232,15 @@ async def _serve(settings: Settings, log: AccessLog) -> int:
     busy = sum(client.exchange is not None for client in worker.relay.clients)
     log.note("info", "shutting down", in_flight=busy, seconds=grace)
     await worker.stop(grace)
+    if interrupts > 1:
+        return 130
     log.note("info", "stopped")
     return 0
+
+
+def _exit_now(log: AccessLog) -> None:
+    log.close(1.0)
+    os._exit(130)
 
 
 def _announce(worker: Worker, log: AccessLog) -> None:
@@ -244,10 +252,11 @@ def _announce(worker: Worker, log: AccessLog) -> None:
         "info",
         "ready",
         listen=worker.listening,
+        tls=settings.tls_cert is not None,
         admin=worker.admin,
         auth=settings.mode.value,
         providers=sorted(settings.snapshot.providers),
-        default=settings.snapshot.default.name if settings.snapshot.default else None,
+        default=settings.snapshot.default.name if settings.snapshot.default else "none",
     )
 
 

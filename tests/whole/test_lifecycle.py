@@ -139,8 +139,11 @@ def test_an_interrupt_ends_like_a_termination_and_the_second_at_once(
         assert sidecar.process.poll() is None
         sidecar.send_signal(signal.SIGINT)
         assert sidecar.wait() == 130
-        assert client.recv_response("POST").ending is not Ending.CLEAN
+        answer = client.recv_response("POST")
+        assert answer.ending is not Ending.CLEAN
+        assert b'"code":"shutdown"' in answer.body
     assert sidecar.lines[-1]["message"] == "stopped at once"
+    assert sidecar.lines[-2]["ended_kind"] == "shutdown"
     assert "Traceback" not in sidecar.stderr.decode()
 
 
