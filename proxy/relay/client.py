@@ -6,6 +6,7 @@ May not live here: what a request asks for (exchange), how bytes are parsed (wir
 How it works: each read goes through the parser, then `_advance` carries on whatever that made possible. While an
 exchange runs the connection keeps reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at
 most a buffer full. Where reading is paused, a HangupWatch sees the end instead.
+Doubted: TLS handshakes that have not ended are no connections here yet; what bounds them is their time limit.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ bodies, the chunks: its `on_body` is the append of a list, so a chunk costs no P
 0.95 for a decoder in Python; bench/micro.py). Length and until-close bodies need no parser at all.
 After each feed look at `head`, `pieces`, `is_complete`, `failure`, `is_clean`. Bytes behind the end never reach
 `pieces`.
+Doubted: over TLS an end without close_notify should cut an until-close answer (RFC 9112 section 9.8), but the loop does
+not tell it from a proper one. Streams that are read have their terminal event, everything else has only this.
 """
 
 from __future__ import annotations
