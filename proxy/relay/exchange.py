@@ -176,7 +176,7 @@ class Exchange:
         self.receipt.provider = provider.name
         identity = call is not None and call.stream and relay.options.identity
         size = self.body.size if self.body.is_held else None
-        lines = passage.upstream_head(head, target, relay.provider_lines(provider), relay.name, size, identity)
+        lines = passage.upstream_head(head, target, relay.name, size, identity)
         self._attempt = Attempt(self, relay, head, provider, lines)
         self._attempt.begin()
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from proxy.catalog.snapshot import Provider, Snapshot
+from proxy.catalog.snapshot import Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
 from proxy.policy.admission import Admission
 from proxy.relay.client import ClientConnection
@@ -27,8 +27,6 @@ from proxy.relay.pool import Pool
 from proxy.relay.tasks import Tasks
 
 Sink = Callable[[Receipt], None]
-
-_CREDENTIAL_FIELDS = {"x-api-key": b"x-api-key", "api-key": b"api-key", "x-goog-api-key": b"x-goog-api-key"}
 
 
 class Relay:
@@ -49,7 +47,6 @@ class Relay:
         "tasks",
         "_count",
         "_emptied",
-        "_provider_lines",
         "_sinks",
     )
 
@@ -82,7 +79,6 @@ class Relay:
         self.is_draining = False
         self._count = 0
         self._emptied: asyncio.Event | None = None
-        self._provider_lines: dict[str, tuple[Provider, bytes]] = {}
 
     def start(self) -> None:
         self.deadlines.start()
@@ -109,18 +105,6 @@ class Relay:
                 sink(receipt)
             except Exception as error:  # a recorder's fault is not the client's
                 self.loop.call_exception_handler({"message": "a sink failed", "exception": error})
-
-    def provider_lines(self, provider: Provider) -> bytes:
-        """The header lines that each request to `provider` has: Host, credential, configured fields."""
-        known = self._provider_lines.get(provider.name)
-        if known is not None and known[0] is provider:
-            return known[1]
-        lines = [b"host: %b\r\n" % provider.host_header]
-        lines += [b"%b: %b\r\n" % (name, value) for name, value in provider.headers]
-        lines += [b"%b: %b\r\n" % line for line in credential_fields(provider)]
-        joined = b"".join(lines)
-        self._provider_lines[provider.name] = (provider, joined)
-        return joined
 
     async def drain(self, grace: float) -> None:
         """Finish what runs, for at most `grace` seconds, then tell the rest honestly and close everything."""
@@ -150,13 +134,3 @@ class Relay:
         await self.tasks.close()
         self.deadlines.stop()
         self.hangups.stop()
-
-
-def credential_fields(provider: Provider) -> list[tuple[bytes, bytes]]:
-    """How the provider's credential is carried; the only place where it is revealed for the wire."""
-    if provider.credential is None or provider.auth == "none":
-        return []
-    value = provider.credential.reveal().encode("latin-1")
-    if provider.auth == "bearer":
-        return [(b"authorization", b"Bearer " + value)]
-    return [(_CREDENTIAL_FIELDS[provider.auth], value)]

@@ -1,6 +1,6 @@
 """The way of a request head: who may come in, where it goes, which of its fields travel.
 
-Lives here: `Passage` and `upstream_head`. May not live here: the decisions themselves (policy).
+Lives here: `Passage`, and the lines that a head becomes upstream. May not live here: the decisions themselves (policy).
 How it works: Host, target and framing are written anew and are unambiguous; carriers of keys, cookies and our own
 fields stay here; everything else travels as it came, in its order and its letter case.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.catalog.snapshot import Snapshot
+from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.admission import Admission, Grant
@@ -71,16 +71,15 @@ class Passage:
             self._target, self._model, self._lines = target, model, b""
         return target
 
-    def upstream_head(
-        self, head: RequestHead, target: Target, provider_lines: bytes, name: bytes, size: int | None, identity: bool
-    ) -> bytes:
-        """See the function of this name."""
+    def upstream_head(self, head: RequestHead, target: Target, name: bytes, size: int | None, identity: bool) -> bytes:
+        """`size` is that of a body held in full, None for one that streams through under the client's own framing.
+        `identity` asks for an answer without content coding, so that its events can be read."""
         if self._lines and target is self._target and identity is self._identity:
-            return self._lines + _framing(head, size)
-        lines = upstream_lines(head, target, self.grant, provider_lines, name, identity)
+            return self._lines + framing_lines(head, size)
+        lines = upstream_lines(head, target, self.grant, name, identity)
         if target is self._target:
             self._lines, self._identity = lines, identity
-        return lines + _framing(head, size)
+        return lines + framing_lines(head, size)
 
 
 def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | None:
@@ -99,33 +98,15 @@ def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure 
 _STAYS_HERE = KEY_CARRIERS | {b"cookie", b"cookie2", b"expect", b"max-forwards"}
 
 
-def upstream_head(
-    head: RequestHead,
-    target: Target,
-    grant: Grant,
-    provider_lines: bytes,
-    name: bytes,
-    size: int | None,
-    identity: bool,
-) -> bytes:
-    """`size` is that of a body held in full, None for one that streams through under the client's own framing.
-    `identity` asks for an answer without content coding, so that its events can be read."""
-    return upstream_lines(head, target, grant, provider_lines, name, identity) + _framing(head, size)
-
-
-def upstream_lines(
-    head: RequestHead, target: Target, grant: Grant, provider_lines: bytes, name: bytes, identity: bool
-) -> bytes:
-    """All lines but those of the framing."""
+def upstream_lines(head: RequestHead, target: Target, grant: Grant, name: bytes, identity: bool) -> bytes:
+    """All lines but those of the framing. `name` is ours, for Via."""
     provider = target.provider
     set_by_us = {field for field, _ in provider.headers}
-    parts = [b"%b %b HTTP/1.1\r\n" % (head.method, _request_target(target))]
-    if grant.passthrough:
-        parts.append(b"host: %b\r\n" % provider.host_header)
-        parts += [b"%b: %b\r\n" % (field, value) for field, value in provider.headers]
-        parts.append(encode.field_lines(grant.carried))
-    else:
-        parts.append(provider_lines)
+    parts = [
+        b"%b %b HTTP/1.1\r\n" % (head.method, _request_target(target)),
+        provider_lines(provider, with_credential=not grant.passthrough),
+        encode.field_lines(grant.carried),
+    ]
     if identity:
         parts.append(b"accept-encoding: identity\r\n")
         set_by_us.add(b"accept-encoding")
@@ -141,6 +122,24 @@ def upstream_lines(
     return b"".join(parts)
 
 
+def provider_lines(provider: Provider, with_credential: bool) -> bytes:
+    """What each request to `provider` has: Host, configured fields, its credential."""
+    lines = [(b"host", provider.host_header), *provider.headers]
+    if with_credential:
+        lines += credential_fields(provider)
+    return b"".join([b"%b: %b\r\n" % line for line in lines])
+
+
+def credential_fields(provider: Provider) -> list[tuple[bytes, bytes]]:
+    """How the provider's credential is carried; the only place where it is revealed for the wire."""
+    if provider.credential is None or provider.auth == "none":
+        return []
+    value = provider.credential.reveal().encode("latin-1")
+    if provider.auth == "bearer":
+        return [(b"authorization", b"Bearer " + value)]
+    return [(provider.auth.encode("ascii"), value)]
+
+
 def _request_target(target: Target) -> bytes:
     """Origin form, or absolute form towards an HTTP proxy (RFC 9112 section 3.2.2)."""
     provider = target.provider
@@ -149,7 +148,8 @@ def _request_target(target: Target) -> bytes:
     return target.target
 
 
-def _framing(head: RequestHead, size: int | None) -> bytes:
+def framing_lines(head: RequestHead, size: int | None) -> bytes:
+    """The length or the coding, and the empty line that ends the head."""
     if size is None:
         if head.framing is _CHUNKED:
             return encode.CHUNKED + b"\r\n"

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider
 from proxy.policy.admission import Grant
 from proxy.policy.router import Target
-from proxy.relay.request import upstream_head
+from proxy.relay.request import framing_lines, upstream_lines
 from proxy.wire import encode
 from proxy.wire.head import Framing, HeadLimits, RequestHead
 from proxy.wire.requests import RequestParser
@@ -18,9 +19,8 @@ from tests.fuzz.mutations import FRAGMENTS, REQUESTS, Mutator
 from tests.wire.feeding import cut, each_byte, h11_requests, read_request, taken
 
 LIMITS = HeadLimits(line=120, head=400, fields=8)
-PROVIDER = Provider("p", "openai", Origin("http", "u", 80), b"/v1", b"u")
+PROVIDER = Provider("p", "openai", Origin("http", "u", 80), b"/v1", b"u", Secret("theirs"))
 TARGET = Target(PROVIDER, b"/v1/x", None)
-LINES = b"host: u\r\nauthorization: Bearer theirs\r\n"
 
 
 def check(data: bytes, edges: list[int]) -> None:
@@ -48,8 +48,8 @@ def check_series(data: bytes) -> None:
 
 def check_forwarded(head: RequestHead, body: bytes) -> None:
     grant = Grant(None, [])
-    held = upstream_head(head, TARGET, grant, LINES, b"llm-proxy-x", len(body), False) + body
-    streamed = upstream_head(head, TARGET, grant, LINES, b"llm-proxy-x", None, True)
+    held = upstream_lines(head, TARGET, grant, b"llm-proxy-x", False) + framing_lines(head, len(body)) + body
+    streamed = upstream_lines(head, TARGET, grant, b"llm-proxy-x", True) + framing_lines(head, None)
     if head.framing is Framing.CHUNKED:
         streamed += (encode.chunk(body) if body else b"") + encode.LAST_CHUNK
     else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.outcome import Kind
 from proxy.relay.connect import ConnectFailed
-from proxy.relay.relay import credential_fields
+from proxy.relay.request import credential_fields
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
 
@@ -172,13 +174,19 @@ def test_all_sinks_hear_of_it() -> None:
         assert len(more) == 1
 
 
-def test_lines_of_a_provider_are_built_once_for_each() -> None:
+def test_a_provider_that_changed_is_asked_as_it_is_now() -> None:
     with Stage() as stage:
-        provider = s.openai_provider()
-        lines = stage.relay.provider_lines(provider)
-        assert stage.relay.provider_lines(provider) is lines
+        client = stage.client()
+        client.says(s.ask())
+        upstream = stage.upstream()
+        assert b"\r\nhost: openai.test\r\n" in upstream.heard()
+        upstream.says(s.unary())
         changed = s.openai_provider(host_header=b"new.test")
-        assert stage.relay.provider_lines(changed).startswith(b"host: new.test\r\n")
+        stage.relay.snapshot = replace(stage.relay.snapshot, providers={"openai": changed}, default=changed)
+        client.says(s.ask())
+        assert b"\r\nhost: new.test\r\n" in upstream.heard()
+        upstream.says(s.unary())
+        assert len(stage.receipts) == 2
 
 
 def test_a_provider_without_a_credential_sends_none() -> None:
