@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from enum import Enum
 from typing import cast
 
@@ -40,9 +41,6 @@ IDLE_SECONDS = 60.0  # without a request; and for a client that does not read it
 _LINGER_SECONDS = 2.0  # for a client that still sends what was refused; nginx lingers 5
 
 CONNECTIONS = 100
-
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # Nothing here may be kept by a cache or read as anything but what it says it is.
 _FIXED: Fields = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -308,8 +306,4 @@ def _protocol_error(error: h11.RemoteProtocolError) -> tuple[Kind, str]:
 
 def _date(now: float) -> bytes:
     """`now` as RFC 9110 section 5.6.7 wants it, whatever the locale."""
-    t = time.gmtime(now)
-    return (
-        f"{_DAYS[t.tm_wday]}, {t.tm_mday:02d} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
-        f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"
-    ).encode()
+    return formatdate(now, usegmt=True).encode()

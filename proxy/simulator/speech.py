@@ -10,7 +10,6 @@ Doubted: input tokens are a quarter of the request's bytes, output tokens the de
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
 import re
 import struct
@@ -310,7 +309,3 @@ def _embedding(ask: Ask, number: int) -> list[float] | str:
     if not ask.base64:
         return vector
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-
-
-def digest_of(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
