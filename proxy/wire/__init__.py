@@ -7,6 +7,7 @@
   responses   ResponseParser: bytes of an upstream -> head, body pieces, end, or a Failure
   encode      heads and chunks -> bytes
   sse         EventCutter: where events end in a stream of bytes
+  inflate     Inflater: what a compressed body says, within bounds
 
 May not live here: sockets, clocks, what a body means. Parsers never raise at hostile bytes: they note a Failure.
 """
