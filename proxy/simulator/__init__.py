@@ -4,6 +4,8 @@
   speech      an asked path and body -> the answer a real provider would give (Ask, Answer, Part)
   voices      one class per dialect: its events, its whole answers, its errors, with usage
   voices_openai   the same for the OpenAI family
+  coding      compressors, flushed event by event
+  books       what each answer reported as usage, how much of it went out, how it ended
   replay      recorded answers from a folder with a manifest; cuts of bytes into pieces
   script      Answer + Faults -> the steps to carry out; pure, every fault is decided here
   seen        SeenRequest: what came in, kept within bounds

@@ -57,6 +57,17 @@ WORDS: dict[str, Word] = {
     "think": Word("count", 3, _MANY, "reasoning deltas before the text, where the dialect has them"),
     "echo": Word("head|body", "head", 0, "answer with the request: as JSON, or its body as it came"),
     "replay": Word("text", None, 400, "the recorded answer with this id (the simulator must have a folder of them)"),
+    # what it is said to have used, in tokens; by itself a quarter of the request's bytes, and the deltas
+    "input": Word("count", None, _MANY, "input tokens to report, cached and newly cached ones included"),
+    "output": Word("count", None, _MANY, "output tokens to report in the end, reasoning included"),
+    "cached": Word("count", 100, _MANY, "of the input, tokens read from a cache; without input= they come on top"),
+    "cache-write": Word(
+        "count", 100, _MANY, "of the input, tokens written to a cache; without input= they come on top"
+    ),
+    "reasoning": Word("count", 100, _MANY, "of the output, reasoning tokens; without output= they come on top"),
+    "usage": Word(
+        "always|never", "always", 0, "always: report it in streams that were not asked to as well; never: nowhere"
+    ),
     # when
     "delay": Word("seconds", None, _DAY, "seconds of silence before the answer"),
     "pace": Word("seconds", None, 1e6, "deltas a second; 0 = as fast as they go"),
@@ -81,6 +92,11 @@ WORDS: dict[str, Word] = {
     "both-framings": Word("flag", True, 1, "content-length and chunked at once (the body is chunked)"),
     "length": Word("offset", None, 10**9, "content-length wrong by so many bytes, e.g. +5 or -5; then close"),
     "gzip": Word("flag", True, 1, "content-encoding gzip, flushed after each event"),
+    "deflate": Word(
+        "zlib|bare", "zlib", 0, "the same with deflate; zlib: wrapped, as it should be; bare: as some servers do"
+    ),
+    "br": Word("flag", True, 1, "the same with br; several codings are applied in the order of this list"),
+    "zstd": Word("flag", True, 1, "the same with zstd"),
     # the body
     "cuts": Word("text", None, 40, "cut of the body into writes: whole, bytes, random:<seed>, edges, inside"),
     "eol": Word("lf|cr|crlf", None, 0, "line ends of the events"),
@@ -115,6 +131,12 @@ class Faults:
     think: int = 0
     echo: str | None = None
     replay: str | None = None
+    input: int | None = None
+    output: int | None = None
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int | None = None
+    usage: str | None = None
     delay: float = 0.0
     pace: float = 0.0
     trickle: float = 0.0
@@ -136,6 +158,9 @@ class Faults:
     both_framings: bool = False
     length: int | None = None
     gzip: bool = False
+    deflate: str | None = None
+    br: bool = False
+    zstd: bool = False
     cuts: str | None = None
     eol: str | None = None
     stall: int | None = None
@@ -212,6 +237,11 @@ def spec_of_model(model: str) -> str:
     if colon:
         return f"{name}={value}"
     return name if name in WORDS else ""
+
+
+def name_of_model(model: str) -> str:
+    """The model name without the spec in it: `sim` for `sim:cut=3` and `sim-cut:3`, ordinary names as they are."""
+    return "sim" if model.startswith("sim:") or spec_of_model(model) else model
 
 
 def _value(name: str, value: str | None) -> Any:

@@ -4,7 +4,8 @@ Lives here: `Simulator`, what it has seen, and one coroutine per connection. May
 (speech), what goes wrong (script), how bytes are written (line).
 How it works: a connection reads a request, picks the answer, carries out its steps, and does what the faults want
 between two requests. Silences watch for the client leaving; `close` ends everything at once. Nothing grows without
-bound: bodies beyond 32 MiB are digested only, and the oldest seen requests are forgotten.
+bound: bodies beyond 32 MiB are digested only, and the oldest seen requests are forgotten. What goes out is noted in the
+books as it is handed to the socket.
 Doubted: nothing yet.
 """
 
@@ -18,12 +19,13 @@ from dataclasses import replace
 
 import h11
 
-from proxy.simulator.faults import FaultError, Faults, Said, combine, read, spec_of_model
+from proxy.simulator.books import Books, Ending, Entry
+from proxy.simulator.faults import FaultError, Faults, Said, combine, name_of_model, read, spec_of_model
 from proxy.simulator.line import READ, Left, Line
 from proxy.simulator.replay import Recording, Replay, split_events
-from proxy.simulator.script import End, Fin, Head, Interim, Raw, Rst, Send, Silence, Step, Until, Wait, script
+from proxy.simulator.script import End, Fin, Head, Interim, Mark, Raw, Rst, Send, Silence, Step, Until, Wait, script
 from proxy.simulator.seen import SeenRequest, forget_bodies, remember
-from proxy.simulator.speech import Answer, Ask, Part, Request, answer, error, read_ask, voice_of
+from proxy.simulator.speech import Answer, Ask, Part, Request, answer, error, read_ask, request_id, voice_of
 from proxy.simulator.voices import Kind, Voice
 
 HEADER = b"x-simulate"
@@ -34,7 +36,7 @@ class Simulator:
     """A provider on a TCP port. `default` is a spec for every request (see faults); raises FaultError if it is wrong.
     Everything happens in one event loop.
 
-    `requests`: what was seen, newest last (at most 1,000). `connections`: accepted so far.
+    `requests`: what was seen, newest last (at most 1,000). `books`: what was answered. `connections`: accepted so far.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Simulator:
         self.default: Said = read(default)
         self.replay = replay
         self.requests: list[SeenRequest] = []
+        self.books = Books()
         self.connections = 0
         self.answered = 0  # answers carried out to their last step
         self.port = 0
@@ -287,7 +290,8 @@ class _Connection:
             given = error(ask, voice, 400, f"the simulator was asked for what it cannot do: {wrong}")
             steps = script(given, faults, voice, bodiless=_is_bodiless(seen, 400))
             first = next(steps)
-        goes_on = await self._carry_out(first, steps)
+        entry = Entry(request_id(seen.number), ask.dialect, name_of_model(ask.model))
+        goes_on = await self._carry_out(first, steps, entry)
         self.simulator.answered += 1
         self.simulator.changed()
         return faults if goes_on else None
@@ -310,28 +314,41 @@ class _Connection:
             return answer(ask, request, faults, voice), faults
         return _recorded(found), replace(faults, cuts=faults.cuts or replay.cut)
 
-    async def _carry_out(self, first: Step, steps: Iterator[Step]) -> bool:
+    async def _carry_out(self, first: Step, steps: Iterator[Step], entry: Entry) -> bool:
         """True if the connection may serve another request."""
         step: Step | None = first
-        while step is not None:
-            if not await self._step(step):
-                return False
-            step = next(steps, None)
+        try:
+            while step is not None:
+                if isinstance(step, Mark):
+                    entry.events += 1
+                    entry.report = step.report or entry.report
+                elif not await self._step(step, entry):
+                    return False
+                step = next(steps, None)
+        except (OSError, EOFError, Left):
+            if entry.ending is not Ending.ENDED:
+                entry.ending = Ending.LEFT
+            raise
+        finally:
+            self.simulator.books.file(entry)
         return True
 
-    async def _step(self, step: Step) -> bool:
+    async def _step(self, step: Step, entry: Entry) -> bool:
         line = self.line
         match step:
             case Send(data):
                 await line.send(data)
+                entry.bytes += len(data)
             case Until(seconds):
                 due = line.began + seconds - asyncio.get_running_loop().time()
                 if due > 0:
                     await (asyncio.sleep(due) if due < 1 else line.watch(due))
             case Head():
                 await line.head(step)
+                entry.status = step.status
             case End(extra):
                 await line.end(extra)
+                entry.ending = Ending.ENDED
             case Wait(seconds):
                 await line.watch(seconds)
             case Interim():

@@ -3,22 +3,24 @@
 Lives here: the steps, and `script`, which decides every fault that begins after the request has been read.
 May not live here: sockets, clocks, h11. The provider carries steps out and decides nothing.
 How it works: `script` yields steps lazily, so that a stream of any length needs no memory. The body's steps pass
-through filters (gzip, recut, trickle), each of which only touches `Send`. A head that is not `honest`, and `Raw`, are
-what h11 would refuse to write; the provider writes those under it.
+through filters (codings, recut, trickle), each of which only touches `Send`; a `Mark` stands behind the last byte of
+its event whatever they do, so that the books know what is out. A head that is not `honest`, and `Raw`, are what h11
+would refuse to write; the provider writes those under it.
 Doubted: nothing yet.
 """
 
 from __future__ import annotations
 
 import itertools
-import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from proxy.simulator.coding import Coder, coder
 from proxy.simulator.faults import FaultError, Faults
 from proxy.simulator.replay import cut_body, split_events
 from proxy.simulator.speech import MOST_WHOLE, Answer, Headers, Part
-from proxy.simulator.voices import Kind, Voice
+from proxy.simulator.voices import Kind, Report, Voice
 from proxy.wire.head import Framing
 
 
@@ -52,6 +54,12 @@ class Send(NamedTuple):
     data: bytes
 
 
+class Mark(NamedTuple):
+    """Nothing to do: an event of the answer is out, and with it this usage report."""
+
+    report: Report | None
+
+
 class Raw(NamedTuple):
     """Bytes as they are, under any framing."""
 
@@ -80,8 +88,9 @@ class Silence(NamedTuple):
     every: float
 
 
-Step = Wait | Until | Interim | Head | Send | Raw | End | Fin | Rst | Silence
+Step = Wait | Until | Interim | Head | Send | Mark | Raw | End | Fin | Rst | Silence
 
+_PLAIN = Mark(None)
 GARBAGE = b"\x16\x03\x01\x00 this is not HTTP\r\n\r\n"
 _SMUGGLED = b"HTTP/1.1 200 OK\r\nx-smuggled: yes\r\ncontent-length: 4\r\n\r\nevil"
 _LATE = 0.05  # seconds between the end of a message and bytes that come late
@@ -157,11 +166,19 @@ def _extra_headers(faults: Faults) -> Headers:
         headers.append(("retry-after", faults.retry_after))
     if faults.retry_after_ms is not None:
         headers.append(("retry-after-ms", str(faults.retry_after_ms)))
-    if faults.gzip:
-        headers.append(("content-encoding", "gzip"))
+    codings = _codings(faults)
+    if codings:
+        headers.append(("content-encoding", ", ".join(coding.removeprefix("bare ") for coding in codings)))
     if faults.close or faults.framing == "close":
         headers.append(("connection", "close"))
     return headers
+
+
+def _codings(faults: Faults) -> list[str]:
+    """In the order in which they are applied."""
+    deflate = "bare deflate" if faults.deflate == "bare" else "deflate"
+    asked = {"gzip": faults.gzip, deflate: faults.deflate is not None, "br": faults.br, "zstd": faults.zstd}
+    return [coding for coding, is_asked in asked.items() if is_asked]
 
 
 def _framing(answer: Answer, faults: Faults) -> Framing:
@@ -191,7 +208,9 @@ def _sized(body: Iterable[Step]) -> tuple[list[Step], int]:
 def _body(answer: Answer, faults: Faults, voice: Voice) -> Iterator[Step]:
     """The body with all that goes wrong at some delta. Those faults end the answer, but for `malformed`."""
     if not answer.streamed and not _pending(faults):
-        yield Send(b"".join(part.data for part in answer.parts))  # halves are only for faults
+        parts = list(answer.parts)  # halves are only for faults
+        yield Send(b"".join([part.data for part in parts]))
+        yield Mark(parts[-1].report if parts else None)
         return
     comment = voice.comment if answer.streamed and faults.comments else b""
     pending = _pending(faults)
@@ -211,7 +230,7 @@ def _body(answer: Answer, faults: Faults, voice: Voice) -> Iterator[Step]:
             if comment:
                 yield Send(comment)
             deltas += 1
-        yield from _sends(part.data, faults, answer.streamed)
+        yield from _sends(part.data, faults, answer.streamed, part.report)
     if pending:
         yield from _act(pending[0][1], faults, voice, None, answer.streamed)
 
@@ -254,19 +273,23 @@ def malformed(event: bytes) -> bytes:
     return b"".join(events[:-1]) + body[: len(body) * 2 // 3] + last[len(body) :]
 
 
-def _sends(data: bytes, faults: Faults, streamed: bool) -> Iterator[Step]:
-    """One Send for each event in `data`."""
+def _sends(data: bytes, faults: Faults, streamed: bool, report: Report | None = None) -> Iterator[Step]:
+    """One Send and one Mark for each event in `data`; `report` stands in the last."""
     if streamed and faults.eol is not None:
         data = data.replace(b"\r\n", b"\n").replace(b"\n", {"lf": b"\n", "cr": b"\r", "crlf": b"\r\n"}[faults.eol])
     if streamed and data.count(b"\n\n") > 1:
-        yield from map(Send, split_events(data))
-    elif data:
+        *events, data = split_events(data)
+        for event in events:
+            yield Send(event)
+            yield _PLAIN
+    if data:
         yield Send(data)
+        yield Mark(report) if report is not None else _PLAIN
 
 
 def _filtered(steps: Iterator[Step], faults: Faults) -> Iterator[Step]:
-    if faults.gzip:
-        steps = _gzipped(steps)
+    for coding in _codings(faults):
+        steps = _compressed(steps, coder(coding))
     if faults.cuts is not None:
         steps = _recut(steps, faults.cuts)
     if faults.trickle:
@@ -274,31 +297,42 @@ def _filtered(steps: Iterator[Step], faults: Faults) -> Iterator[Step]:
     return steps
 
 
-def _gzipped(steps: Iterator[Step]) -> Iterator[Step]:
+def _compressed(steps: Iterator[Step], coder: Coder) -> Iterator[Step]:
     """Each Send compressed and flushed, so that it can be read when it arrives; the trailer only at a proper end."""
-    coder = zlib.compressobj(wbits=31)
     step: Step | None = None
     for step in steps:
         if isinstance(step, Send):
-            yield Send(coder.compress(step.data) + coder.flush(zlib.Z_SYNC_FLUSH))
+            yield Send(coder.compress(step.data) + coder.flush())
         else:
             yield step
     if not isinstance(step, Fin | Rst | Silence):
-        yield Send(coder.flush())
+        yield Send(coder.finish())
 
 
 def _recut(steps: Iterator[Step], cut: str) -> Iterator[Step]:
     """Sends that follow each other, joined and cut anew. Joins at most MOST_WHOLE bytes at once."""
     held = bytearray()
+    marks: deque[tuple[int, Mark]] = deque()  # and behind how many bytes they stand
     for step in steps:
         if isinstance(step, Send):
             held += step.data
-        if not isinstance(step, Send) or len(held) > MOST_WHOLE:
-            yield from map(Send, cut_body(bytes(held), cut))
+        if isinstance(step, Mark):
+            marks.append((len(held), step))
+        elif not isinstance(step, Send) or len(held) > MOST_WHOLE:
+            yield from _anew(bytes(held), marks, cut)
             held.clear()
-        if not isinstance(step, Send):
-            yield step
-    yield from map(Send, cut_body(bytes(held), cut))
+            if not isinstance(step, Send):
+                yield step
+    yield from _anew(bytes(held), marks, cut)
+
+
+def _anew(data: bytes, marks: deque[tuple[int, Mark]], cut: str) -> Iterator[Step]:
+    size = 0
+    for piece in cut_body(data, cut):
+        yield Send(piece)
+        size += len(piece)
+        while marks and marks[0][0] <= size:
+            yield marks.popleft()[1]
 
 
 def _trickled(steps: Iterator[Step], rate: float) -> Iterator[Step]:

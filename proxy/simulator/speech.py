@@ -3,8 +3,10 @@
 Lives here: `Ask` (what a request wants, read by code of our own) and `answer` (an Answer whose parts come lazily).
 May not live here: how an answer is broken (script) or sent (provider).
 How it works: `read_ask` looks at method, path, query and body; `answer` picks the dialect's voice and lets it speak
-the text the faults ask for; anything unknown is answered with the request itself as JSON. Same in, same out.
-Doubted: input tokens are a quarter of the request's bytes, output tokens the deltas: plausible, checkable, not true.
+the text the faults ask for; anything unknown is answered with the request itself as JSON. Same in, same out. Each part
+says which usage it reports, for the books.
+Doubted: input tokens are a quarter of the request's bytes, output tokens the deltas, unless other figures are ordered:
+plausible, checkable, not true.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from proxy.simulator.faults import Faults
-from proxy.simulator.voices import Anthropic, Gemini, Kind, Ollama, Voice
-from proxy.simulator.voices_openai import OpenAIChat, OpenAICompletions, OpenAIResponses
+from proxy.simulator.faults import FaultError, Faults
+from proxy.simulator.voices import Anthropic, Gemini, Kind, Ollama, Report, Voice
+from proxy.simulator.voices_openai import OpenAIChat, OpenAICompletions, OpenAIEmbeddings, OpenAIResponses
 
 TEXT = "The simulated provider says hello: grüße, 你好, ✓ all is well, and nothing of this was thought up by a model. "
 MODELS = ("sim", "sim-tool", "sim-cut:3", "sim-stall:3", "sim-error:3", "sim-status:429", "sim:pace=20,events=100")
@@ -34,6 +36,7 @@ Headers = list[tuple[str, str]]
 class Part(NamedTuple):
     kind: Kind
     data: bytes
+    report: Report | None = None  # the usage that stands in it
 
 
 class Answer(NamedTuple):
@@ -84,12 +87,14 @@ _VOICES: dict[str, type[Voice]] = {
     "openai-chat": OpenAIChat,
     "openai-completions": OpenAICompletions,
     "openai-responses": OpenAIResponses,
-    "openai-embeddings": OpenAIChat,  # its errors
+    "openai-embeddings": OpenAIEmbeddings,
     "anthropic-messages": Anthropic,
     "gemini": Gemini,
     "ollama": Ollama,
     "plain": OpenAIChat,
 }
+
+_PRETTY = (OpenAIChat, OpenAIEmbeddings, Gemini)  # their errors have line ends and indents
 
 
 def read_ask(method: str, target: str, body: bytes | None) -> Ask:
@@ -165,10 +170,11 @@ def voice_of(ask: Ask, serial: int, size: int, target: str = "") -> Voice:
 
 
 def answer(ask: Ask, request: Request, faults: Faults, voice: Voice) -> Answer:
-    """The answer, still without anything wrong in it but its status."""
+    """The answer, still without anything wrong in it but its status. Raises FaultError for figures that cannot be."""
     if faults.status >= 400:
         return error(ask, voice, faults.status)
-    headers = [(voice.id_header, f"req_sim{voice.serial:08d}")]
+    headers = [(voice.id_header, request_id(voice.serial))]
+    _order_usage(faults, voice)
     if faults.echo is not None or (ask.dialect == "plain"):
         return echo(request, headers, faults)
     if ask.operation == "generate" and ask.stream:
@@ -178,23 +184,45 @@ def answer(ask: Ask, request: Request, faults: Faults, voice: Voice) -> Answer:
             headers.append(("cache-control", "no-cache"))
         return Answer(faults.status, headers, _spoken(ask, faults, voice), True)
     value = _whole(ask, faults, voice) if ask.operation == "generate" else _other(ask, voice)
-    return _json(faults.status, headers, orjson.dumps(value))
+    body = orjson.dumps(value)
+    return _json(faults.status, headers, body, voice.report_in(body))
+
+
+def request_id(serial: int) -> str:
+    """What the header of an answer names it by."""
+    return f"req_sim{serial:08d}"
+
+
+def _order_usage(faults: Faults, voice: Voice) -> None:
+    parts = faults.cached + faults.cache_write
+    problems = []
+    if faults.input is not None and faults.input < parts:
+        problems.append("cached and cache-write are parts of input: together they may not be more")
+    if faults.output is not None and faults.output < (faults.reasoning or 0):
+        problems.append("reasoning is a part of output: it may not be more")
+    if problems:
+        raise FaultError(problems)
+    voice.tokens_in = voice.tokens_in + parts if faults.input is None else faults.input
+    voice.cached = faults.cached
+    voice.cache_write = faults.cache_write
+    voice.reports = faults.usage != "never"
+    voice.with_usage = voice.reports and (voice.with_usage or faults.usage == "always")
 
 
 def error(ask: Ask, voice: Voice, status: int, message: str = "") -> Answer:
     """An error as the vendor writes it; `message` instead of the usual one."""
-    request_id = f"req_sim{voice.serial:08d}"
-    value = voice.error(status, request_id)
+    name = request_id(voice.serial)
+    value = voice.error(status, name)
     if message:
         inner = value["error"]
         if isinstance(inner, dict):
             inner["message"] = message
         else:
             value["error"] = message
-    pretty = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if type(voice) in (OpenAIChat, Gemini) else None
+    pretty = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if type(voice) in _PRETTY else None
     body = orjson.dumps([value] if isinstance(voice, Gemini) and voice.as_array else value, option=pretty)
     kind = "text/event-stream" if ask.dialect == "gemini" and ask.stream and not ask.as_array else "application/json"
-    return Answer(status, [(voice.id_header, request_id), ("content-type", kind)], _halves(body), False)
+    return Answer(status, [(voice.id_header, name), ("content-type", kind)], _halves(body), False)
 
 
 def echo(request: Request, headers: Headers, faults: Faults) -> Answer:
@@ -209,13 +237,13 @@ def echo(request: Request, headers: Headers, faults: Faults) -> Answer:
     return _json(faults.status, headers, orjson.dumps({**value, "headers": sent}))
 
 
-def _json(status: int, headers: Headers, body: bytes) -> Answer:
-    return Answer(status, [*headers, ("content-type", "application/json")], _halves(body), False)
+def _json(status: int, headers: Headers, body: bytes, report: Report | None = None) -> Answer:
+    return Answer(status, [*headers, ("content-type", "application/json")], _halves(body, report), False)
 
 
-def _halves(body: bytes) -> Iterator[Part]:
+def _halves(body: bytes, report: Report | None = None) -> Iterator[Part]:
     middle = len(body) // 2
-    return iter((Part(Kind.DELTA, body[:middle]), Part(Kind.DELTA, body[middle:])))
+    return iter((Part(Kind.DELTA, body[:middle]), Part(Kind.DELTA, body[middle:], report)))
 
 
 def pieces(faults: Faults) -> Iterator[str]:
@@ -244,22 +272,23 @@ def _spoken(ask: Ask, faults: Faults, voice: Voice) -> Iterator[Part]:
     sent = 0
     tool = _tool(ask, faults)
     for data in voice.opening():
-        yield Part(Kind.OPEN, data)
+        yield Part(Kind.OPEN, data, voice.report_in(data))
     for number in range(faults.think):
         for data in voice.thought(f"Step {number}. "):
-            yield Part(Kind.DELTA, data)
+            yield Part(Kind.DELTA, data, voice.report_in(data))
     if tool is not None:
         for data in voice.tool(*tool):
-            yield Part(Kind.DELTA, data)
+            yield Part(Kind.DELTA, data, voice.report_in(data))
     else:
         for text in pieces(faults):
             if faults.bytes is not None and sent >= faults.bytes:
                 break
             data = voice.delta(text)
             sent += len(data)
-            yield Part(Kind.DELTA, data)
+            yield Part(Kind.DELTA, data, voice.report_in(data))
+    voice.settle(faults.output, faults.reasoning)
     for kind, data in voice.closing(tool is not None):
-        yield Part(kind, data)
+        yield Part(kind, data, voice.report_in(data))
 
 
 def _tool(ask: Ask, faults: Faults) -> tuple[str, dict[str, Any]] | None:
@@ -278,6 +307,7 @@ def _whole(ask: Ask, faults: Faults, voice: Voice) -> dict[str, Any]:
         size += len(text)
     voice.reasoning = faults.think
     voice.tokens_out = len(texts) + faults.think
+    voice.settle(faults.output, faults.reasoning)
     return voice.whole("".join(texts), _tool(ask, faults))
 
 
@@ -294,9 +324,8 @@ def _other(ask: Ask, voice: Voice) -> dict[str, Any]:
             return {"embedding": {"values": _vector(0, ask.dimensions)}}
         case _, "count":
             return {"input_tokens": voice.tokens_in}
-    rows = [{"object": "embedding", "index": n, "embedding": _embedding(ask, n)} for n in range(ask.inputs)]
-    usage = {"prompt_tokens": voice.tokens_in, "total_tokens": voice.tokens_in}
-    return {"object": "list", "data": rows, "model": ask.model, "usage": usage}
+    assert isinstance(voice, OpenAIEmbeddings)
+    return voice.rows([{"object": "embedding", "index": n, "embedding": _embedding(ask, n)} for n in range(ask.inputs)])
 
 
 def _vector(number: int, dimensions: int) -> list[float]:

@@ -6,6 +6,8 @@ made from facts in WIRE 2, 3, 4, 6. May not live here: the OpenAI family (voices
 How it works: a voice is made per answer from a few facts (model, serial, input tokens); `opening`, `thought`, `delta`,
 `tool` and `closing` make events one by one and count output tokens; `whole` makes the answer that is not streamed.
 A closing is a list of (kind, bytes): FINISH holds finish reasons and usage, DONE the very last event of the dialect.
+Before the last report `settle` puts what was ordered over what was counted. Whether bytes hold a report is seen in the
+bytes themselves (`usage_mark`: in a text its quotes would be escaped), so the books cannot say what was not said.
 Doubted: exact key order of the vendors; readers must not care.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -31,6 +33,18 @@ class Kind(Enum):
 Closing = list[tuple[Kind, bytes]]
 
 
+class Report(NamedTuple):
+    """One usage report, in tokens as `outcome.Usage` means them: cached and written ones inside `input`, reasoning
+    inside `output`. None: no such figure."""
+
+    input: int
+    output: int
+    cached: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    is_final: bool = True  # no running report, and none at the begin
+
+
 def data(value: Any) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
@@ -46,15 +60,45 @@ class Voice(ABC):
     content_type = "text/event-stream; charset=utf-8"
     comment = b": simulated\n\n"  # what keeps a connection warm and is no progress
     id_header = "x-request-id"
+    usage_mark = b'"usage":{'
 
     def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
         self.model = model
         self.serial = serial
         self.tokens_in = tokens_in
-        self.with_usage = with_usage
+        self.cached = 0  # of tokens_in
+        self.cache_write = 0  # of tokens_in
         self.tokens_out = 0
-        self.reasoning = 0
+        self.reasoning = 0  # of tokens_out
+        self.with_usage = with_usage
+        self.reports = True
         self.started = False
+        self.is_settled = False
+
+    def settle(self, output: int | None, reasoning: int | None) -> None:
+        """The figures are final, with these in place of what was counted."""
+        if reasoning is not None:
+            self.tokens_out += reasoning - self.reasoning
+            self.reasoning = reasoning
+        if output is not None:
+            self.tokens_out = output
+            self.reasoning = min(self.reasoning, output)
+        self.is_settled = True
+
+    def report(self) -> Report:
+        """What the present figures are in a report."""
+        return Report(
+            self.tokens_in,
+            self.tokens_out,
+            self.cached or None,
+            self.cache_write or None,
+            self.reasoning or None,
+            self.is_settled,
+        )
+
+    def report_in(self, data: bytes) -> Report | None:
+        """What `data`, just made here, reports."""
+        return self.report() if self.usage_mark in data else None
 
     def opening(self) -> list[bytes]:
         return []
@@ -94,13 +138,23 @@ class Anthropic(Voice):
         self._kind = ""
 
     def _usage(self) -> dict[str, Any]:
-        return {
-            "input_tokens": self.tokens_in,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": self.tokens_out,
+        """Its field, to be spread; none where nothing is reported."""
+        if not self.reports:
+            return {}
+        usage: dict[str, Any] = {
+            "input_tokens": self.tokens_in - self.cached - self.cache_write,
+            "cache_creation_input_tokens": self.cache_write,
+            "cache_read_input_tokens": self.cached,
+            "output_tokens": self.report().output,
             "service_tier": "standard",
         }
+        if self.reasoning:
+            usage["output_tokens_details"] = {"thinking_tokens": self.reasoning}
+        return {"usage": usage}
+
+    def report(self) -> Report:
+        # The first report is never of nothing.
+        return super().report()._replace(output=self.tokens_out if self.is_settled else max(1, self.tokens_out))
 
     def _message(self, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
         return {
@@ -111,7 +165,7 @@ class Anthropic(Voice):
             "content": content,
             "stop_reason": reason,
             "stop_sequence": None,
-            "usage": {**self._usage(), "output_tokens": max(1, self.tokens_out)},
+            **self._usage(),
         }
 
     def opening(self) -> list[bytes]:
@@ -136,6 +190,7 @@ class Anthropic(Voice):
 
     def thought(self, text: str) -> list[bytes]:
         self.tokens_out += 1
+        self.reasoning += 1
         begin = self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         return [begin + self._delta({"type": "thinking_delta", "thinking": text})]
 
@@ -157,7 +212,7 @@ class Anthropic(Voice):
     def closing(self, tool: bool) -> Closing:
         stop = self._stop()
         delta = {"stop_reason": "tool_use" if tool else "end_turn", "stop_sequence": None}
-        last = named({"type": "message_delta", "delta": delta, "usage": self._usage()}, self._PAD)
+        last = named({"type": "message_delta", "delta": delta, **self._usage()}, self._PAD)
         end: Closing = [(Kind.FINISH, stop)] if stop else []
         return [*end, (Kind.FINISH, last), (Kind.DONE, named({"type": "message_stop"}, self._PAD))]
 
@@ -184,6 +239,7 @@ class Gemini(Voice):
 
     content_type = "text/event-stream"
     id_header = "x-gemini-simulated-id"
+    usage_mark = b'"usageMetadata"'
 
     def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
         super().__init__(model, serial, tokens_in)
@@ -200,17 +256,24 @@ class Gemini(Voice):
         candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
         if reason is not None:
             candidate["finishReason"] = reason
+        usage = {"usageMetadata": self._usage()} if self.reports else {}
+        last = {"modelVersion": self.model, "responseId": f"sim{self.serial:08d}"}
+        return {"candidates": [candidate], **usage, **last}
+
+    def _usage(self) -> dict[str, Any]:
         spoken = self.tokens_out - self.reasoning
-        usage = {"promptTokenCount": self.tokens_in, "candidatesTokenCount": spoken}
+        usage: dict[str, Any] = {"promptTokenCount": self.tokens_in, "candidatesTokenCount": spoken}
         usage["totalTokenCount"] = self.tokens_in + self.tokens_out
-        details = {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": self.tokens_in}]}
-        thoughts = {"thoughtsTokenCount": self.reasoning} if self.reasoning else {}
-        return {
-            "candidates": [candidate],
-            "usageMetadata": {**usage, **details, **thoughts},
-            "modelVersion": self.model,
-            "responseId": f"sim{self.serial:08d}",
-        }
+        usage["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": self.tokens_in}]
+        if self.cached:
+            usage["cachedContentTokenCount"] = self.cached
+        if self.reasoning:
+            usage["thoughtsTokenCount"] = self.reasoning
+        return usage
+
+    def report(self) -> Report:
+        cached, thoughts = self.cached or None, self.reasoning or None
+        return Report(self.tokens_in, self.tokens_out, cached, None, thoughts, self.is_settled)
 
     def thought(self, text: str) -> list[bytes]:
         self.tokens_out += 1
@@ -248,6 +311,7 @@ class Gemini(Voice):
 class Ollama(Voice):
     content_type = "application/x-ndjson"
     comment = b"\n"  # NDJSON knows no comment; an empty line carries nothing
+    usage_mark = b'"eval_count":'
 
     def __init__(self, model: str, serial: int, tokens_in: int, *, with_usage: bool = False) -> None:
         super().__init__(model, serial, tokens_in)
@@ -264,9 +328,12 @@ class Ollama(Voice):
         value["done"] = done
         if done:
             value |= {"done_reason": "stop", "total_duration": 174_560_334, "load_duration": 10_173_375}
-            value |= {"prompt_eval_count": self.tokens_in, "prompt_eval_duration": 20_460_000}
-            value |= {"eval_count": self.tokens_out, "eval_duration": 143_926_000}
+            counts = {"prompt_eval_count": self.tokens_in, "eval_count": self.tokens_out} if self.reports else {}
+            value |= {**counts, "prompt_eval_duration": 20_460_000, "eval_duration": 143_926_000}
         return value
+
+    def report(self) -> Report:
+        return Report(self.tokens_in, self.tokens_out)
 
     def _line(self, text: str, tools: list[dict[str, Any]], done: bool, **more: Any) -> bytes:
         return orjson.dumps(self._value(text, tools, done, **more)) + b"\n"

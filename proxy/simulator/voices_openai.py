@@ -1,6 +1,7 @@
-"""How the OpenAI family sounds: chat, the older completions, and Responses.
+"""How the OpenAI family sounds: chat, the older completions, embeddings, and Responses.
 
-Lives here: `OpenAIChat`, `OpenAICompletions`, `OpenAIResponses`. May not live here: other vendors; see voices.
+Lives here: `OpenAIChat`, `OpenAICompletions`, `OpenAIEmbeddings`, `OpenAIResponses`. May not live here: other vendors;
+see voices.
 How it works: as any Voice. In Responses each event carries its place in `sequence_number`, and the object so far stands
 in the first two events and in the last, which alone holds the usage (WIRE 3).
 """
@@ -11,7 +12,12 @@ from typing import Any
 
 import orjson
 
-from proxy.simulator.voices import CREATED, MESSAGE, Closing, Kind, Voice, data, named
+from proxy.simulator.voices import CREATED, MESSAGE, Closing, Kind, Report, Voice, data, named
+
+
+def _input_details(voice: Voice) -> dict[str, int]:
+    written = {"cache_write_tokens": voice.cache_write} if voice.cache_write else {}
+    return {"cached_tokens": voice.cached, **written}
 
 
 class OpenAIChat(Voice):
@@ -20,7 +26,7 @@ class OpenAIChat(Voice):
             "prompt_tokens": self.tokens_in,
             "completion_tokens": self.tokens_out,
             "total_tokens": self.tokens_in + self.tokens_out,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "prompt_tokens_details": {**_input_details(self), "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning, "audio_tokens": 0},
         }
 
@@ -77,7 +83,11 @@ class OpenAIChat(Voice):
             message = {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None}
         reason = "stop" if tool is None else "tool_calls"
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        return {**self._shell("chat.completion", [choice]), "usage": self._usage()}
+        return self._whole("chat.completion", choice)
+
+    def _whole(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        usage = {"usage": self._usage()} if self.reports else {}
+        return {**self._shell(kind, [choice]), **usage}
 
     @staticmethod
     def error(status: int, request_id: str) -> dict[str, Any]:
@@ -121,7 +131,18 @@ class OpenAICompletions(OpenAIChat):
 
     def whole(self, text: str, tool: tuple[str, dict[str, Any]] | None) -> dict[str, Any]:
         choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": "stop"}
-        return {**self._shell("", [choice]), "usage": self._usage()}
+        return self._whole("", choice)
+
+
+class OpenAIEmbeddings(OpenAIChat):
+    """Answers without a text; its errors are those of chat."""
+
+    def rows(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        usage = {"usage": {"prompt_tokens": self.tokens_in, "total_tokens": self.tokens_in}} if self.reports else {}
+        return {"object": "list", "data": rows, "model": self.model, **usage}
+
+    def report(self) -> Report:
+        return Report(self.tokens_in, 0)
 
 
 class OpenAIResponses(Voice):
@@ -139,10 +160,10 @@ class OpenAIResponses(Voice):
 
     def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         usage = None
-        if status == "completed":
+        if status == "completed" and self.reports:
             usage = {
                 "input_tokens": self.tokens_in,
-                "input_tokens_details": {"cached_tokens": 0},
+                "input_tokens_details": _input_details(self),
                 "output_tokens": self.tokens_out,
                 "output_tokens_details": {"reasoning_tokens": self.reasoning},
                 "total_tokens": self.tokens_in + self.tokens_out,

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from proxy.simulator.faults import WORDS, FaultError, Faults, combine, parse, read, spec_of_model
+from proxy.simulator.faults import WORDS, FaultError, Faults, combine, name_of_model, parse, read, spec_of_model
 
 
 def test_words_are_the_fields_of_faults() -> None:
@@ -63,6 +63,9 @@ def test_plain_forgets_what_was_said_before() -> None:
         ("status=1000", "status may be at most 999"),
         ("huge=999999999", "huge may be at most"),
         ("gzip=yes", "gzip takes no value"),
+        ("deflate=raw", "deflate is one of zlib, bare"),
+        ("usage=sometimes", "usage is one of always, never"),
+        ("cached=many", "cached needs a whole number"),
         ("framing=wide", "framing is one of chunked, length, close"),
         ("cuts=inwards", "cuts is one of whole, bytes, edges, inside, random:<seed>"),
         ("retry-after=2\x01", "retry-after may hold printable ASCII only"),
@@ -97,3 +100,20 @@ def test_all_problems_at_once() -> None:
 )
 def test_model_names_that_carry_a_spec(model: str, spec: str) -> None:
     assert spec_of_model(model) == spec
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gpt-5", "gpt-5"),
+        ("sim", "sim"),
+        ("sim:", "sim"),
+        ("sim:cut=3,pace=10", "sim"),
+        ("sim-cut:3", "sim"),
+        ("sim-tool", "sim"),
+        ("sim-1", "sim-1"),
+        ("", ""),
+    ],
+)
+def test_model_names_without_their_spec(model: str, name: str) -> None:
+    assert name_of_model(model) == name

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import json
 import ssl
-import zlib
 from typing import Any
 
 import orjson
@@ -19,6 +18,7 @@ from proxy.simulator.faults import WORDS, FaultError
 from proxy.simulator.provider import Simulator
 from proxy.simulator.script import GARBAGE
 from proxy.simulator.speech import TEXT
+from proxy.wire.inflate import inflater
 from tests.simulator.raw_client import CHAT, Seen, ask, dechunk, listen, request, texts, with_simulator
 
 DONE = b"data: [DONE]\n\n"
@@ -283,17 +283,32 @@ def test_huge_event() -> None:
     assert sum(len(chunk) > 10_000 for chunk in chunks) == 1
 
 
-def test_gzip_can_be_read_event_by_event() -> None:
-    seen = see("gzip")
-    assert b"content-encoding: gzip" in seen.head
-    chunks = dechunk(seen.body)
-    coder = zlib.decompressobj(wbits=31)
-    events = [coder.decompress(chunk) for chunk in chunks]
-    assert coder.eof
+@pytest.mark.parametrize("spec", ["gzip", "deflate", "deflate=bare", "br", "zstd"])
+def test_codings_can_be_read_event_by_event(spec: str) -> None:
+    coding = spec.partition("=")[0].encode()
+    seen = see(spec)
+    assert b"content-encoding: " + coding + b"\r\n" in seen.head + b"\r\n"
+    taken = inflater(coding)
+    assert taken is not None
+    events = [taken.feed(chunk) for chunk in dechunk(seen.body)]
     assert texts(b"".join(events)) == TEXT
     assert deltas(events[1:2]) == ["The "]
-    whole = see("gzip", None, stream=False)
-    assert orjson.loads(gzip.decompress(whole.body))["object"] == "chat.completion"
+    taken.feed(b"what follows a complete body is ignored")
+    assert not taken.is_broken
+    whole = see(spec, None, stream=False)
+    taken = inflater(coding)
+    assert taken is not None
+    assert orjson.loads(taken.feed(whole.body))["object"] == "chat.completion"
+
+
+def test_gzip_is_what_everybody_reads() -> None:
+    assert texts(gzip.decompress(b"".join(dechunk(see("gzip").body)))) == TEXT
+
+
+def test_figures_that_cannot_be_are_refused() -> None:
+    seen = see("input=5 cached=6", b"}\n}\n")
+    assert seen.status == 400
+    assert "parts of input" in orjson.loads(seen.body)["error"]["message"]
 
 
 @pytest.mark.parametrize(("eol", "end"), [("cr", b"\r\r"), ("crlf", b"\r\n\r\n"), ("lf", b"\n\n")])
@@ -581,6 +596,7 @@ def test_every_word_is_tried_here() -> None:
     with open(__file__, encoding="utf-8") as source:
         text = source.read()
     elsewhere = {"text", "tool", "think", "replay"}  # test_voices, test_replay
+    elsewhere |= {"input", "output", "cached", "cache-write", "reasoning", "usage"}  # test_speech
     assert [word for word in WORDS if word not in text and word not in elsewhere] == []
 
 

@@ -13,6 +13,7 @@ from proxy.simulator.script import (
     Fin,
     Head,
     Interim,
+    Mark,
     Raw,
     Rst,
     Send,
@@ -24,24 +25,31 @@ from proxy.simulator.script import (
     script,
 )
 from proxy.simulator.speech import Answer, Part
-from proxy.simulator.voices import Kind
+from proxy.simulator.voices import Kind, Report
 from proxy.simulator.voices_openai import OpenAIChat
 from proxy.wire.head import Framing
+from proxy.wire.inflate import inflater
 
 PARTS = [
     Part(Kind.OPEN, b"data: open\n\n"),
     Part(Kind.DELTA, b'data: {"t":"one"}\n\n'),
     Part(Kind.DELTA, b'data: {"t":"two"}\n\n'),
-    Part(Kind.FINISH, b"data: finish\n\n"),
+    Part(Kind.FINISH, b"data: finish\n\n", Report(7, 2)),
     Part(Kind.DONE, b"data: done\n\n"),
 ]
 OPEN, ONE, TWO, FINISH, DONE = (Send(part.data) for part in PARTS)
 
 
-def steps(spec: str, streamed: bool = True, bodiless: bool = False) -> list[Step]:
-    parts = PARTS if streamed else [Part(Kind.DELTA, b"first,"), Part(Kind.DELTA, b"second")]
+def marked(spec: str, streamed: bool = True, bodiless: bool = False) -> list[Step]:
+    """Every step."""
+    parts = PARTS if streamed else [Part(Kind.DELTA, b"first,"), Part(Kind.DELTA, b"second", Report(7, 2))]
     answer = Answer(200, [("x", "y")], iter(parts), streamed)
     return list(script(answer, parse(spec), OpenAIChat("m", 1, 1), bodiless=bodiless))
+
+
+def steps(spec: str, streamed: bool = True, bodiless: bool = False) -> list[Step]:
+    """Every step in which something happens."""
+    return [step for step in marked(spec, streamed, bodiless) if not isinstance(step, Mark)]
 
 
 def after_head(spec: str) -> list[Step]:
@@ -157,6 +165,49 @@ def test_a_cut_gzip_stream_has_no_trailer() -> None:
     coder = zlib.decompressobj(wbits=31)
     assert coder.decompress(packed) == OPEN.data + ONE.data
     assert not coder.eof
+
+
+def test_several_codings_are_applied_in_a_fixed_order() -> None:
+    head, *rest = steps("zstd br deflate=bare gzip")
+    assert isinstance(head, Head)
+    assert head.headers[-1] == ("content-encoding", "gzip, deflate, br, zstd")
+    assert next(step.data[:1] for step in steps("deflate", False) if isinstance(step, Send)) == b"\x78"
+    assert next(step.data[:1] for step in steps("deflate=bare", False) if isinstance(step, Send)) != b"\x78"
+    taken = inflater(b"gzip, deflate, br, zstd")
+    assert taken is not None
+    got = [taken.feed(step.data) for step in rest if isinstance(step, Send)]
+    assert got == [*(part.data for part in PARTS), *[b""] * (len(got) - len(PARTS))]  # each in its own piece
+
+
+@pytest.mark.parametrize("spec", ["", "cuts=bytes", "cuts=whole", "cuts=edges", "trickle=900", "gzip", "br cuts=bytes"])
+def test_a_mark_stands_behind_the_last_byte_of_its_event(spec: str) -> None:
+    taken = inflater(b"gzip" if "gzip" in spec else b"br" if "br" in spec else b"")
+    assert taken is not None
+    sent, ends = b"", []
+    for step in marked(spec):
+        if isinstance(step, Send):
+            sent += taken.feed(step.data)
+        elif isinstance(step, Mark):
+            ends.append((len(sent), step.report))
+    sizes = list(itertools.accumulate(len(part.data) for part in PARTS))
+    reports = [None, None, None, Report(7, 2), None]
+    if spec == "cuts=whole":
+        sizes = [sizes[-1]] * 5
+    assert [report for _, report in ends] == reports
+    assert all(end >= size for (end, _), size in zip(ends, sizes))
+    assert sum(end for end, _ in ends) <= sum(sizes) + 5  # with edges, the cut behind an event is one byte later
+
+
+def test_whole_answers_are_one_event_or_two_halves() -> None:
+    assert [step for step in marked("", False) if isinstance(step, Mark)] == [Mark(Report(7, 2))]
+    assert [step for step in marked("cut=9", False) if isinstance(step, Mark)] == [Mark(None), Mark(Report(7, 2))]
+    assert [step for step in marked("cut=1", False) if isinstance(step, Mark)] == [Mark(None)]
+
+
+def test_an_event_that_is_left_out_or_broken_reports_nothing() -> None:
+    assert Mark(Report(7, 2)) not in marked("no-end")
+    assert Mark(Report(7, 2)) not in marked("malformed=2 cut=2")
+    assert Mark(Report(7, 2)) in marked("no-done")
 
 
 def test_malformed_keeps_the_end_of_the_event() -> None:
