@@ -5,4 +5,7 @@ snapshot    Provider, Origin, Snapshot: dict lookups, nothing else
 families    the one table of what differs between families of providers
 urls        base URLs and forward proxies out of text
 load        environment mapping -> Snapshot, all errors at once
+price_file  a document of prices, ours (prices.json) or a user's: its form, all that is wrong in it
+price_table which rows of one document hold for a model, and when
+prices      what an exchange costs: whose prices hold, tables over each other, the sum
 """
