@@ -1,7 +1,8 @@
-"""How an exchange ended: the words every room shares.
+"""How an exchange ended, and what it used: the words every room shares.
 
 Lives here: who (`Side`), when (`Phase`), which limit (`Limit`), why (`Kind`), the four together (`Failure`),
-the one table from a failure to a status, and the record that every exchange leaves (`Receipt`).
+the one table from a failure to a status, how many tokens and how sure (`Usage`, `Source`), and the record that every
+exchange leaves (`Receipt`).
 May not live here: anything that imports another room, reads a clock, or knows HTTP beyond status numbers.
 How it works: whoever meets a failure makes one `Failure` and hands it on; nobody else decides what it means.
 Doubted: nothing yet.
@@ -194,11 +195,70 @@ def milliseconds(seconds: float) -> float:
     return int(seconds * 1e6) / 1e3
 
 
+class Source(Enum):
+    """Where a figure comes from, the surest first. The value stands in logs and the ledger; keep it stable."""
+
+    REPORTED = "reported"  # by the provider
+    COUNTED = "counted"  # by a tokenizer, out of the text that passed
+    ESTIMATED = "estimated"  # from the number of bytes
+    NONE = "none"  # nobody knows
+
+
+_SURENESS = {source: index for index, source in enumerate(Source)}
+
+
+def weaker(one: Source, other: Source) -> Source:
+    """The less sure of two sources: what a sum of both is worth."""
+    return one if _SURENESS[one] >= _SURENESS[other] else other
+
+
+class Billed(NamedTuple):
+    """A part of an exchange that is billed at a model of its own (Anthropic's iterations, WIRE 0.10). Figures mean the
+    same as in `Usage`."""
+
+    model: str | None  # None: the model of the exchange
+    input: int
+    output: int
+    cached: int = 0
+    cache_write: int = 0
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one exchange used. Every number is tokens unless it says otherwise; None = not known.
+
+    `input` is all input, cached tokens and cache writes included; `output` all output, reasoning included, whatever the
+    provider's own fields mean (DESIGN 15). `complete`: both figures are the final ones.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None  # part of input
+    cache_write: int | None = None  # part of input
+    cache_write_1h: int | None = None  # part of cache_write that is kept for an hour and costs more
+    reasoning: int | None = None  # part of output
+    searches: int | None = None  # web searches, which cost apart from tokens
+    cost_micros: int | None = None  # micro-dollars, as the provider itself says
+    input_source: Source = Source.NONE
+    output_source: Source = Source.NONE
+    complete: bool = False
+    counted_input: int | None = None  # by our tokenizer, before the factor of the model's family
+    counted_output: int | None = None
+    billed: tuple[Billed, ...] = ()  # what is billed where that is not input and output; empty elsewhere
+
+    @property
+    def source(self) -> Source:
+        """How sure the two figures are together."""
+        return weaker(self.input_source, self.output_source)
+
+
 class Attempt(NamedTuple):
     """One try at one target. Times are milliseconds since the exchange began; `failure` is None if it went well."""
 
     provider: str
+    model: str | None  # as it was asked for there
     started_ms: float
+    ended_ms: float
     reused: bool  # on a pooled connection
     status: int  # 0: no answer
     failure: Failure | None
@@ -208,18 +268,20 @@ class Attempt(NamedTuple):
 class Receipt:
     """The one record of how an exchange ended. Names are the ledger's columns (DESIGN 15).
 
-    Times in milliseconds from the first byte of the request head; None where that point was not reached.
-    Holds no content, no secret, no query string.
+    Times in milliseconds from the first byte of the request head; None where that point was not reached. `connect_ms`
+    and `queue_ms` are durations. Holds no content, no secret, no query string.
     """
 
     id: str
     started_at: float  # seconds since the epoch
-    client: str  # address, or "unix"
+    client: str  # address, or "unix" with the process at the other end where the system tells it
     method: str
     path: str
     key: str | None = None  # its name
     provider: str | None = None
+    alias: str | None = None
     model_requested: str | None = None
+    model_served: str | None = None
     dialect: str = "plain"
     stream: bool = False
     status: int = 0  # what the client was sent; 0: nothing
@@ -232,11 +294,18 @@ class Receipt:
     events: int = 0
     bytes_in: int = 0  # request body
     bytes_out: int = 0  # answer body
+    body_ms: float | None = None  # the request was complete
+    queue_ms: float | None = None
     connect_ms: float | None = None
+    sent_ms: float | None = None  # the request was sent on in full
     first_byte_ms: float | None = None
     first_event_ms: float | None = None
     total_ms: float = 0.0
     provider_request_id: str | None = None
+    tags: str | None = None  # what the client wrote into x-llm-proxy-tags
+    usage: Usage | None = None  # None: nothing was asked of a provider, or nothing that uses tokens
+    cost_micros: int | None = None  # micro-dollars by our prices; None: no price is known
+    price_version: str | None = None
 
     def note(self, failure: Failure) -> None:
         """It did not end well."""

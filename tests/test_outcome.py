@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.outcome import Failure, Kind, Phase, Receipt, Side, status_of
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side, Source, Usage, status_of, weaker
 
 
 def status(kind: Kind, phase: Phase = Phase.STREAM) -> int:
@@ -62,3 +62,16 @@ def test_a_receipt_says_in_two_letters_who_and_when() -> None:
     assert receipt.letters == "--"
     receipt.complete, receipt.ended_by, receipt.ended_phase = False, Side.UPSTREAM, Phase.STREAM
     assert receipt.letters == "UD"
+
+
+@pytest.mark.parametrize("one", Source)
+@pytest.mark.parametrize("other", Source)
+def test_a_sum_is_as_sure_as_its_weaker_part(one: Source, other: Source) -> None:
+    order = [Source.REPORTED, Source.COUNTED, Source.ESTIMATED, Source.NONE]
+    assert weaker(one, other) is order[max(order.index(one), order.index(other))]
+    assert Usage(1, 2, input_source=one, output_source=other).source is weaker(one, other)
+
+
+def test_nothing_is_known_of_a_usage_unless_it_is_said() -> None:
+    usage = Usage()
+    assert (usage.input, usage.output, usage.source, usage.complete) == (None, None, Source.NONE, False)

@@ -17,7 +17,7 @@ def breaks(path: Path, source: ast.Module) -> list[str]:
     """Every use in `source`, the module at `path`, of what is not to be used there, with its line."""
     found = []
     for node in ast.walk(source):
-        if not isinstance(node, (ast.Attribute, ast.Name)):
+        if not isinstance(node, (ast.Attribute, ast.Name)) or not isinstance(node.ctx, ast.Load):
             continue
         name = dotted(node)
         last = name.rsplit(".", 1)[-1]
