@@ -1,8 +1,13 @@
 """What do the bytes mean? Body formats: what a call asks for, how its streamed answer proceeds, how failures look.
 
-  call        Call, UnreadableBody; the protocols Dialect and Watch that relay works with
+  call        Call, UnreadableBody; the protocols Dialect, Watch and Meter that relay works with
   body        the top level of a JSON object with exact spans; splices
   watch       what the watches of all dialects share
+  meter       what the meters of all dialects share
+  usage       what each provider means by the figures it reports: the one table
+  text        what a model said, for counting
+  prompt      what a model was told, for counting
+  factors     from counted tokens to a model's own, and from bytes to tokens
   failures    the sentence and the names of a Failure that error bodies are made of
   openai, responses, anthropic, gemini, ollama, plain   the formats
 

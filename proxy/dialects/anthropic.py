@@ -1,6 +1,6 @@
 """Anthropic's Messages API, and its token counting.
 
-Lives here: two dialects, the watch, the error body and event.
+Lives here: two dialects, the watch, the meter, the error body and event.
 May not live here: what usage means (usage).
 How it works: events have names; only `message_delta` has to be parsed, for its stop reason, and `content_block_start`,
 which may be empty (WIRE 3, 6).
@@ -11,13 +11,17 @@ piece of a tool's input.
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader, Members
-from proxy.dialects.call import Call
+from proxy.dialects.call import Call, Meter
 from proxy.dialects.failures import sentence
+from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.usage import MessagesReport, as_model, counted_tokens
 from proxy.dialects.watch import NamedWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
@@ -60,6 +64,59 @@ def _is_filled_block(block: object) -> bool:
     return True  # a tool call has a name, and anything else is unknown
 
 
+class _Message(msgspec.Struct, gc=False):
+    model: Any = None
+    usage: Any = None
+    input_tokens: Any = None  # of the endpoint that counts them
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: Any = None
+    message: _Message = msgspec.field(default_factory=_Message)
+    usage: Any = None
+
+
+_read_message, _read_event = reader(_Message), reader(_Event)
+
+
+def _read_answer(data: bytes) -> Reading:
+    message = _read_message(data)
+    report = MessagesReport()
+    report.add(message.usage)
+    return Reading(as_model(message.model), report.usage())
+
+
+def _read_count(data: bytes) -> Reading:
+    return Reading(None, counted_tokens({"input_tokens": _read_message(data).input_tokens}))
+
+
+class MessagesMeter(EventMeter):
+    """Reads `message_start`, which knows the input and next to nothing of the output (WIRE 3), and `message_delta`,
+    which overrides it."""
+
+    __slots__ = ("_told",)
+    needle = b'_tokens"'
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = MessagesReport()
+
+    def _see(self, data: bytes) -> None:
+        event = _read_event(data)
+        is_output = False
+        if event.type == "message_start":
+            self._told.add(event.message.usage)
+        elif event.type == "message_delta":
+            is_output = self._told.add(event.usage)
+        usage = self._told.usage()
+        if usage is not None:
+            usage.complete = usage.complete and (is_output or self.is_reported)
+            self._report(usage, as_model(event.message.model), is_output)
+
+    def _model_in(self, data: bytes) -> str | None:
+        return as_model(_read_event(data).message.model)
+
+
 _VERTEX_PATH = re.compile(rb"/models/([^/:]+):")
 
 
@@ -85,6 +142,9 @@ class AnthropicMessages:
     def watch(self) -> MessagesWatch:
         return MessagesWatch()
 
+    def meter(self, is_stream: bool) -> Meter:
+        return MessagesMeter() if is_stream else AnswerMeter(_read_answer, ("usage",))
+
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
         error = {"type": _error_type(status), "message": sentence(failure), "code": failure.kind.value}
         return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
@@ -101,7 +161,10 @@ class AnthropicCountTokens(AnthropicMessages):
 
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
-        return Call(_model_of(members, path))
+        return Call(_model_of(members, path), is_free=True)
+
+    def meter(self, is_stream: bool) -> Meter:
+        return AnswerMeter(_read_count, ())
 
     def error_event(self, failure: Failure, status: int, request_id: str) -> bytes:
         return b""

@@ -1,7 +1,7 @@
 """The top level of a JSON object in a request body: its members with exact spans, and splices.
 
-Lives here: `MemberReader`, `Members`, `as_count`, `splice`, `raw_text`.
-May not live here: which members a dialect reads.
+Lives here: `MemberReader`, `Members`, `as_count`, `splice`, `raw_text`, and the one member that is put in
+(`include_usage`). May not live here: which members a dialect reads.
 How it works: msgspec walks the body once and yields the top level as (key, raw value) pairs; nothing below it is
 materialised. Keys are of a type without equality, so that duplicates stay pairs of their own. A span follows from
 walking the pairs by length.
@@ -225,3 +225,42 @@ def splice(body: bytes, span: Span, raw_value: bytes) -> bytes:
 def raw_text(text: str) -> bytes:
     """`text` as a raw JSON string, for a splice."""
     return orjson.dumps(text)
+
+
+_stream_options = MemberReader("stream_options")
+_include_usage = MemberReader("include_usage")
+
+
+def asks_for_usage(stream_options: bytes | None) -> bool:
+    """Whether a raw `stream_options` asks for a report of usage. Anything but an object is for the provider to judge,
+    and counts as if it did. Raises UnreadableBody where it could be read in two ways."""
+    if stream_options is None or stream_options == b"null":
+        return False
+    if not stream_options.startswith(b"{"):
+        return True
+    try:
+        return _include_usage.read(stream_options).flag("include_usage")
+    except UnreadableBody as error:
+        raise UnreadableBody(f'in "stream_options": {error}') from None
+
+
+def with_usage_asked(body: bytes) -> bytes:
+    """A body that its dialect has read and that does not ask for usage, with `include_usage` put in; every other byte
+    stays (DESIGN 4)."""
+    members = _stream_options.read(body)
+    span = members.span("stream_options")
+    if span is None:
+        return _insert(body, body.index(b"{") + 1, b'"stream_options":{"include_usage":true}')
+    options = body[slice(*span)]
+    if options == b"null":
+        return splice(body, span, b'{"include_usage":true}')
+    inner = _include_usage.read(options).span("include_usage")
+    if inner is not None:
+        return splice(body, span, splice(options, inner, b"true"))
+    return splice(body, span, _insert(options, 1, b'"include_usage":true'))
+
+
+def _insert(text: bytes, at: int, member: bytes) -> bytes:
+    """`text` with a member put in at `at`, which is just behind an opening brace."""
+    comma = b"" if text[at:].lstrip().startswith(b"}") else b","
+    return text[:at] + member + comma + text[at:]

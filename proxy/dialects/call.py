@@ -1,19 +1,20 @@
 """What a client asks for, and what a dialect must be able to say.
 
-Lives here: `Call`, the protocols `Dialect` and `Watch`, the error for bodies that cannot be read.
+Lives here: `Call`, the protocols `Dialect`, `Watch` and `Meter`, the error for bodies that cannot be read.
 May not live here: anything that only one vendor does.
-How it works: relay asks a dialect to read a body once (`read_call`), to watch a streamed answer (`watch`), and to put
-a Failure into the client's own format (`error_body`, `error_event`). Bytes of bodies are never built anew.
+How it works: relay asks a dialect to read a body once (`read_call`), to watch a streamed answer (`watch`), to
+meter any answer (`meter`), and to put a Failure into the client's own format (`error_body`, `error_event`). Bytes of
+bodies are never built anew.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from proxy.outcome import Failure
+from proxy.outcome import Failure, Usage
 from proxy.wire.sse import EventFraming
 
-__all__ = ["Call", "Dialect", "EventFraming", "UnreadableBody", "Watch"]
+__all__ = ["Call", "Dialect", "EventFraming", "Meter", "UnreadableBody", "Watch"]
 
 
 class Call(NamedTuple):
@@ -23,6 +24,8 @@ class Call(NamedTuple):
     stream: bool = False
     cap: int | None = None  # most output tokens the client allows
     framing: EventFraming | None = None  # of the answer where the call chooses it (Gemini); None: the dialect's
+    is_free: bool = False  # asks how many tokens something has, and uses none
+    lacks_usage: bool = False  # a stream that reports no usage unless it is asked to, and was not (WIRE 0.1)
 
 
 class UnreadableBody(Exception):
@@ -44,6 +47,40 @@ class Watch(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Reads what an answer reports about its usage, while it passes. Never raises. `feed` is on the straight path."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that the provider says it served."""
+        ...
+
+    @property
+    def is_reported(self) -> bool:
+        """The provider has told its output, so the text need not be counted. Of a stream it may be asked at any time,
+        of a whole answer at its end."""
+        ...
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept undecoded, in case their text must be counted. A stream's grow until the output is reported or
+        `take` is called; only the caller bounds them. A whole answer's are the answer below 64 KiB, else none."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Of a stream: one or more whole events. Of a whole answer: any piece of its body."""
+        ...
+
+    def usage(self) -> Usage:
+        """What has been reported so far, as the caller's own copy. `complete`: in the report that is the last one by
+        what it says; some streams report on and on, and only the stream's own ending tells which was the last."""
+        ...
+
+    def take(self) -> list[bytes]:
+        """The kept bytes, for counting. Nothing is kept afterwards."""
+        ...
+
+
 class Dialect(Protocol):
     """One body format. Instances are stateless and shared."""
 
@@ -56,6 +93,10 @@ class Dialect(Protocol):
 
     def watch(self) -> Watch:
         """A fresh watch for one streamed answer."""
+        ...
+
+    def meter(self, is_stream: bool) -> Meter:
+        """A fresh meter for one answer: a stream of events, or one document (also where a stream was asked for)."""
         ...
 
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:

@@ -1,6 +1,6 @@
 """Google's generateContent family: model and stream flag stand in the path.
 
-Lives here: the dialect, its watch, `find_model` for whoever must write the path anew.
+Lives here: the dialect, its watch and meter, `find_model` for whoever must write the path anew.
 May not live here: carriers of keys (`?key=`): they are cut off before anything is read.
 How it works: with `alt=sse` an answer is a stream of events with CRLF, without it one JSON array whose elements are the
 same objects. The watch tells them apart by the first byte of a block (WIRE 2, 3, 6).
@@ -11,14 +11,18 @@ bracket is terminal.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader, as_count
-from proxy.dialects.call import Call, UnreadableBody
+from proxy.dialects.call import Call, Meter, UnreadableBody
 from proxy.dialects.failures import sentence
+from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.usage import as_model, counted_tokens, generate_content
 from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
@@ -124,6 +128,59 @@ class GenerateContentWatch(EventWatch):
         return any(is_filled(value) for key, value in candidate.items() if key not in ("content", "index"))
 
 
+class _Candidate(msgspec.Struct, gc=False, rename="camel"):
+    finish_reason: Any = None
+
+
+class _Answer(msgspec.Struct, gc=False, rename="camel"):
+    model_version: Any = None
+    usage_metadata: Any = None
+    total_tokens: Any = None  # of countTokens
+    candidates: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_read_one, _read_all, _read_candidates = reader(_Answer), reader(list[_Answer]), reader(list[_Candidate])
+
+
+def _read_answer(data: bytes) -> Reading:
+    answer = _read_one(data)
+    usage = generate_content(answer.usage_metadata) or counted_tokens({"totalTokens": answer.total_tokens})
+    return Reading(as_model(answer.model_version), usage)
+
+
+class GenerateContentMeter(EventMeter):
+    """Reads the usage of every chunk: the last one stands (WIRE 0.8)."""
+
+    __slots__ = ()
+    needle = b'"usageMetadata"'
+    running, unless = b'"candidatesTokenCount"', b'"args"'
+
+    def _split(self, block: bytes) -> Iterable[bytes]:
+        if block.lstrip()[:1] in (b"[", b",", b"]"):
+            return (b"[" + block.strip(b"[], \t\r\n") + b"]",)
+        return super()._split(block)
+
+    def _see(self, data: bytes) -> None:
+        for answer in _answers(data):
+            usage = generate_content(answer.usage_metadata, self._usage)
+            if usage is not None:
+                candidates = bytes(answer.candidates)
+                is_last = b'"finishReason"' in candidates and any(
+                    _is_given(each.finish_reason) for each in _read_candidates(candidates)
+                )
+                usage.complete = usage.complete and is_last
+                self._report(usage, as_model(answer.model_version), usage.output is not None)
+
+    def _model_in(self, data: bytes) -> str | None:
+        return next((as_model(answer.model_version) for answer in _answers(data)), None)
+
+
+def _answers(data: bytes) -> Sequence[_Answer]:
+    if data.lstrip()[:1] == b"[":
+        return _read_all(data)
+    return (_read_one(data),)
+
+
 def _is_given(reason: object) -> bool:
     return is_filled(reason) and reason not in _UNSPECIFIED  # some Vertex clients get enums as integers (WIRE 3)
 
@@ -147,7 +204,7 @@ class Gemini:
         cap = self._read_cap(body)
         model = None if found is None else found.model
         if _STREAMS.search(path) is None:
-            return Call(model, cap=cap)
+            return Call(model, cap=cap, is_free=found is not None and found.action == "countTokens")
         framing = EventFraming.SSE if _SSE_QUERY.search(query) else EventFraming.JSON_ARRAY
         return Call(model, stream=True, cap=cap, framing=framing)
 
@@ -162,6 +219,11 @@ class Gemini:
 
     def watch(self) -> GenerateContentWatch:
         return GenerateContentWatch()
+
+    def meter(self, is_stream: bool) -> Meter:
+        if is_stream:
+            return GenerateContentMeter()
+        return AnswerMeter(_read_answer, ("usageMetadata", "totalTokens"), "modelVersion")
 
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
         reason = {

@@ -1,6 +1,6 @@
 """Ollama's own API: lines of JSON, and streams unless told otherwise.
 
-Lives here: the dialect of /api/chat and /api/generate, its watch.
+Lives here: the dialect of /api/chat and /api/generate, its watch and meter.
 May not live here: Ollama's /v1, which is openai-chat.
 How it works: a line with `"done":false` and some text is recognised without parsing; all others are parsed (WIRE 2, 3).
 Doubted: Ollama reads member names in any letter case, so other spellings of what we read are refused, not obeyed.
@@ -8,11 +8,17 @@ Doubted: Ollama reads member names in any letter case, so other spellings of wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader
-from proxy.dialects.call import Call, UnreadableBody
+from proxy.dialects.call import Call, Meter, UnreadableBody
 from proxy.dialects.failures import sentence
+from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.usage import as_model, ollama
 from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
@@ -61,6 +67,40 @@ class OllamaWatch(EventWatch):
         return any(is_filled(value) for key, value in texts.items() if key not in _NOT_TEXT and key != "message")
 
 
+class _Line(msgspec.Struct, gc=False):
+    model: Any = None
+    done: Any = None
+    prompt_eval_count: Any = None
+    eval_count: Any = None
+
+
+_read_line = reader(_Line)
+
+
+def _read_answer(data: bytes) -> Reading:
+    line = _read_line(data)
+    return Reading(as_model(line.model), ollama(line.prompt_eval_count, line.eval_count))
+
+
+class OllamaMeter(EventMeter):
+    """Reads the line with `"done":true`, which alone has the figures."""
+
+    __slots__ = ()
+    needle = b'eval_count"'  # of both figures, since either may be left out
+
+    def _split(self, block: bytes) -> Iterable[bytes]:
+        return block.split(b"\n")
+
+    def _see(self, data: bytes) -> None:
+        line = _read_line(data)
+        usage = ollama(line.prompt_eval_count, line.eval_count)
+        if usage is not None and line.done is True:
+            self._report(usage, as_model(line.model), usage.output is not None)
+
+    def _model_in(self, data: bytes) -> str | None:
+        return as_model(_read_line(data).model)
+
+
 class Ollama:
     """POST /api/chat, /api/generate."""
 
@@ -85,6 +125,9 @@ class Ollama:
 
     def watch(self) -> OllamaWatch:
         return OllamaWatch()
+
+    def meter(self, is_stream: bool) -> Meter:
+        return OllamaMeter() if is_stream else AnswerMeter(_read_answer, ("prompt_eval_count", "eval_count"))
 
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
         return orjson.dumps({"error": sentence(failure)})

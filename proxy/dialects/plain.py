@@ -12,7 +12,7 @@ import orjson
 
 from proxy.dialects.call import Call
 from proxy.dialects.failures import sentence
-from proxy.outcome import Failure
+from proxy.outcome import Failure, Usage
 from proxy.wire.sse import EventFraming
 
 
@@ -31,6 +31,24 @@ class PlainWatch:
         return True
 
 
+class PlainMeter:
+    """What an unknown format uses is not known, and there is no text in it that could be counted."""
+
+    __slots__ = ()
+    model = None
+    is_reported = True
+    kept = 0
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    def take(self) -> list[bytes]:
+        return []
+
+
 class Plain:
     """The dialect of everything else."""
 
@@ -42,6 +60,9 @@ class Plain:
 
     def watch(self) -> PlainWatch:
         return PlainWatch()
+
+    def meter(self, is_stream: bool) -> PlainMeter:
+        return PlainMeter()
 
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
         error = {"message": sentence(failure), "type": "llm_proxy_error", "code": failure.kind.value}

@@ -1,6 +1,6 @@
 """OpenAI's Responses API.
 
-Lives here: the dialect, its watch, its error event.
+Lives here: the dialect, its watch and meter, its error event.
 May not live here: stored responses (GET, DELETE, cancel): they are plain.
 How it works: the name of an event says all that must be known: it stands in the `event:` line, and in `type` for
 servers that leave the line out (WIRE 3, 6).
@@ -10,13 +10,18 @@ to resume, and after an error there is nothing to resume.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader
-from proxy.dialects.call import Call
+from proxy.dialects.call import Call, Meter
+from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
 from proxy.dialects.openai import error_object
+from proxy.dialects.usage import as_model, counted_tokens, responses
 from proxy.dialects.watch import NamedWatch, is_filled, parse
-from proxy.outcome import Failure
+from proxy.outcome import Failure, Usage
 from proxy.wire.sse import EventFraming
 
 _BEGINNINGS = frozenset({"response.created", "response.in_progress", "response.queued"})
@@ -53,6 +58,64 @@ class ResponsesWatch(NamedWatch):
         return True
 
 
+class _Item(msgspec.Struct, gc=False):
+    type: Any = None
+    action: Any = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    object: Any = None
+    model: Any = None
+    usage: Any = None
+    input_tokens: Any = None  # of the endpoint that counts them
+    output: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: Any = None
+    response: _Response = msgspec.field(default_factory=_Response)
+
+
+_read_response, _read_event, _read_output = reader(_Response), reader(_Event), reader(list[_Item])
+
+
+def _usage_of(response: _Response) -> Usage | None:
+    if response.object == "response.input_tokens":
+        return counted_tokens({"input_tokens": response.input_tokens})
+    usage = responses(response.usage)
+    if usage is not None and not usage.searches:
+        # OpenAI bills its web searches by the call, and reports them nowhere else (WIRE 4).
+        usage.searches = sum(map(_is_search, _read_output(bytes(response.output))))
+    return usage
+
+
+def _is_search(item: _Item) -> bool:
+    action = item.action
+    kind = action.get("type") if isinstance(action, dict) else None
+    return item.type == "web_search_call" and kind in (None, "search")  # opening a page found before costs nothing
+
+
+def _read_answer(data: bytes) -> Reading:
+    response = _read_response(data)
+    return Reading(as_model(response.model), _usage_of(response))
+
+
+class ResponsesMeter(EventMeter):
+    """Reads the event that ends a stream, which alone has a usage."""
+
+    __slots__ = ()
+    needle = b'"output_tokens"'  # the events before it have `"usage":null` and `"max_output_tokens"`
+
+    def _see(self, data: bytes) -> None:
+        event = _read_event(data)
+        usage = _usage_of(event.response) if event.type in _ENDINGS else None
+        if usage is not None:
+            self._report(usage, as_model(event.response.model), usage.output is not None)
+
+    def _model_in(self, data: bytes) -> str | None:
+        return as_model(_read_event(data).response.model)
+
+
 class OpenAIResponses:
     """POST /v1/responses."""
 
@@ -63,10 +126,14 @@ class OpenAIResponses:
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
         cap = members.count("max_output_tokens")
-        return Call(members.text("model"), members.flag("stream"), cap)
+        is_free = path.endswith(b"/responses/input_tokens")
+        return Call(members.text("model"), members.flag("stream"), cap, is_free=is_free)
 
     def watch(self) -> ResponsesWatch:
         return ResponsesWatch()
+
+    def meter(self, is_stream: bool) -> Meter:
+        return ResponsesMeter() if is_stream else AnswerMeter(_read_answer, ("usage",))
 
     def error_body(self, failure: Failure, status: int, request_id: str) -> bytes:
         return orjson.dumps({"error": error_object(failure, status)})

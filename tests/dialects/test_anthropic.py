@@ -43,7 +43,7 @@ def test_a_call_is_read() -> None:
 
 def test_counting_tokens_reads_the_model_alone() -> None:
     call = AnthropicCountTokens().read_call(b'{"model":"claude","stream":"?"}', b"/v1/messages/count_tokens", b"")
-    assert (call.model, call.stream) == ("claude", False)
+    assert (call.model, call.stream, call.is_free) == ("claude", False, True)
     assert AnthropicCountTokens().error_event(STALLED, 504, "r") == b""
 
 

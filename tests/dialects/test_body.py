@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.dialects.body import MemberReader, as_count, raw_text, splice
+from proxy.dialects.body import MemberReader, as_count, asks_for_usage, raw_text, splice, with_usage_asked
 from proxy.dialects.call import UnreadableBody
 
 NAMES = ("model", "stream", "max_tokens")
@@ -218,3 +218,59 @@ def test_a_splice_changes_nothing_else() -> None:
     span = READER.read(body).span("model")
     assert span
     assert splice(body, span, raw_text('b"\u00e9')) == '{ "n": 1.0e0, "model" : "b\\"\u00e9" ,"z":"\\u00e9"}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"model":"m"}', b'{"stream_options":{"include_usage":true},"model":"m"}'),
+        (b' {\n "a" : 1.0}\n', b' {"stream_options":{"include_usage":true},\n "a" : 1.0}\n'),
+        (b"{ }", b'{"stream_options":{"include_usage":true} }'),
+        (b'{"stream_options": null ,"x":1e2}', b'{"stream_options": {"include_usage":true} ,"x":1e2}'),
+        (b'{"stream_options":{}}', b'{"stream_options":{"include_usage":true}}'),
+        (b'{"stream_options":{ "x" : [1] }}', b'{"stream_options":{"include_usage":true, "x" : [1] }}'),
+        (b'{"stream_options":{"include_usage": false}}', b'{"stream_options":{"include_usage": true}}'),
+        (b'{"stream_options":{"a":1,"include_usage":null}}', b'{"stream_options":{"a":1,"include_usage":true}}'),
+        (
+            b'{"messages":[{"content":"\\"stream_options\\":{}"}],"stream_options":{}}',
+            b'{"messages":[{"content":"\\"stream_options\\":{}"}],"stream_options":{"include_usage":true}}',
+        ),
+    ],
+)
+def test_usage_is_asked_for_without_touching_any_other_byte(body: bytes, asked: bytes) -> None:
+    assert with_usage_asked(body) == asked
+    assert json.loads(asked)["stream_options"]["include_usage"] is True
+
+
+@given(st.dictionaries(json_text, json_value, max_size=4), st.dictionaries(json_text, json_value, max_size=3))
+def test_usage_is_asked_for_in_any_body(members: dict[str, object], options: dict[str, object]) -> None:
+    members.pop("stream_options", None)
+    options.pop("include_usage", None)
+    for body, others in ((members, {}), (members | {"stream_options": options}, options)):
+        found = json.loads(with_usage_asked(json.dumps(body).encode()))
+        assert found == members | {"stream_options": others | {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "asks"),
+    [
+        (None, False),
+        (b"null", False),
+        (b"{}", False),
+        (b'{"include_usage":true}', True),
+        (b'{ "include_usage" : false }', False),
+        (b'{"include_usage":null,"include_obfuscation":false}', False),
+        (b"[]", True),  # for the provider to refuse
+        (b'"yes"', True),
+    ],
+)
+def test_who_asks_for_usage(raw: bytes | None, asks: bool) -> None:
+    assert asks_for_usage(raw) is asks
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"include_usage":1}', b'{"include_usage":true,"include_usage":false}', b'{"Include_Usage":true}']
+)
+def test_who_could_be_understood_in_two_ways_is_told(raw: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="stream_options"):
+        asks_for_usage(raw)

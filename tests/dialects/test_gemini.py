@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.dialects.call import UnreadableBody
+from proxy.dialects.call import Call, UnreadableBody
 from proxy.dialects.gemini import Gemini, GenerateContentWatch, find_model
 from proxy.wire.sse import EventFraming
 from tests.dialects.contract import STALLED, STATUSES
@@ -48,7 +48,7 @@ def test_the_path_names_model_and_action(path: bytes, model: str, action: str) -
 )
 def test_a_stream_is_one_wherever_the_model_stands(path: bytes, model: str | None) -> None:
     call = GEMINI.read_call(b"{}", path, b"alt=sse")
-    assert call == (model, True, None, EventFraming.SSE)
+    assert call == Call(model, True, None, EventFraming.SSE)
 
 
 @pytest.mark.parametrize("path", [b"/v1beta/models", b"/v1beta/models/", b"/v1beta/models/x", b"/v1beta/files/a:b"])
@@ -158,3 +158,8 @@ def test_our_event_begins_as_the_sdk_compares_it() -> None:
     watch = GenerateContentWatch()
     watch.feed(event)
     assert watch.has_error
+
+
+@pytest.mark.parametrize(("action", "is_free"), [("countTokens", True), ("generateContent", False)])
+def test_a_question_about_tokens_uses_none(action: str, is_free: bool) -> None:
+    assert GEMINI.read_call(b"{}", f"/v1beta/models/g:{action}".encode(), b"").is_free is is_free

@@ -9,7 +9,13 @@ import pytest
 
 from proxy.dialects.body import model_span
 from proxy.dialects.call import UnreadableBody
-from proxy.dialects.openai import ChoicesWatch, OpenAIChat, OpenAICompletions, OpenAIEmbeddings
+from proxy.dialects.openai import (
+    ChoicesWatch,
+    OpenAIChat,
+    OpenAICompletions,
+    OpenAIEmbeddings,
+    without_usage_event,
+)
 from proxy.outcome import status_of
 from tests.dialects.contract import REFUSED, STALLED, STATUSES
 from tests.dialects.cost import DELTA
@@ -164,3 +170,40 @@ def test_our_own_event_is_an_error_to_the_watch() -> None:
     watch.feed(CHAT.error_event(REFUSED, 400, "r"))
     assert watch.has_error
     assert not watch.is_terminal
+
+
+@pytest.mark.parametrize("dialect", [CHAT, OpenAICompletions()])
+def test_a_stream_without_usage_is_known(dialect: OpenAIChat) -> None:
+    def lacks(body: bytes) -> bool:
+        return dialect.read_call(body, b"", b"").lacks_usage
+
+    assert lacks(b'{"model":"m","stream":true}')
+    assert lacks(b'{"model":"m","stream":true,"stream_options":{"include_usage":false}}')
+    assert not lacks(b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}')
+    assert not lacks(b'{"model":"m"}')
+    assert not lacks(b'{"model":"m","stream":false,"stream_options":null}')
+
+
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+KEPT = [
+    b'data: {"choices":[{"delta":{"content":"a"}}],"usage":null}\n\n',
+    b'data: {"choices":[],"prompt_filter_results":[]}\n\n',
+    b'data: {"choices":[],"usage":null}\n\n',
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}\n\n',
+    b'data: {"choices":[{"delta":{"content":"\\"choices\\":[],\\"usage\\":{}"}}]}\n\n',
+    b'data: {"choices":[{"delta":{"tool":{"choices":[],"usage":{}}}}]}\n\n',
+    b": comment\n\n",
+    b"data: [DONE]\n\n",
+]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_only_the_event_that_only_reports_usage_is_taken_out(end: bytes) -> None:
+    kept = [event.replace(b"\n", end) for event in KEPT]
+    for event in kept:
+        assert without_usage_event(event) == event
+    usages = [USAGE, USAGE.replace(b":[],", b": [ ] , "), b"event: x\nid: 7\n" + USAGE]
+    for usage in (each.replace(b"\n", end) for each in usages):
+        assert without_usage_event(usage) == b""
+        for at in range(len(kept) + 1):
+            assert without_usage_event(b"".join([*kept[:at], usage, *kept[at:]])) == b"".join(kept)

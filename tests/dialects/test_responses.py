@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.dialects.call import UnreadableBody
+from proxy.dialects.call import Call, UnreadableBody
 from proxy.dialects.responses import OpenAIResponses, ResponsesWatch
 from proxy.outcome import status_of
 from tests.dialects.contract import STALLED, STATUSES
@@ -20,7 +20,8 @@ def named(kind: str) -> bytes:
 
 def test_a_call_is_read() -> None:
     call = RESPONSES.read_call(b'{"input":"hi","model":"m","stream":true,"max_output_tokens":5}', b"", b"")
-    assert call == ("m", True, 5, None)
+    assert call == Call("m", True, 5)
+    assert RESPONSES.read_call(b'{"model":"m"}', b"/v1/responses/input_tokens", b"").is_free
     assert RESPONSES.read_call(b'{"prompt":{"id":"p"}}', b"", b"").model is None
     with pytest.raises(UnreadableBody):
         RESPONSES.read_call(b'{"model":"m","stream":1}', b"", b"")
