@@ -20,10 +20,12 @@ MAY_IMPORT = {
     "relay": BELOW_RELAY,
     "ledger": {"outcome"},
     "telemetry": {"outcome"},
+    "tokens": {"outcome", "wire", "dialects"},
     "admin": {"outcome", "catalog", "policy", "ledger", "telemetry"},
     "simulator": {"outcome", "wire", "dialects"},
-    "server": {*BELOW_RELAY, "relay", "ledger", "telemetry", "admin"},
-    "cli": {"outcome", "catalog", "policy", "ledger", "telemetry", "simulator", "server"},
+    "server": {*BELOW_RELAY, "relay", "ledger", "telemetry", "tokens", "admin"},
+    "accounts": {"outcome", "catalog", "policy", "ledger", "telemetry", "server"},
+    "cli": {"outcome", "catalog", "policy", "ledger", "telemetry", "simulator", "server", "accounts"},
 }
 # Whatever waits, reads a clock, touches a file, a socket or another process.
 INPUT_OUTPUT = set(

@@ -12,7 +12,9 @@ from tests.rules.sources import ROOT, modules, tree
 HARD_STOP = 500  # lines; about 400 is what a module should have
 
 # Modules between 400 lines and the hard stop, each with the reason why it is one idea and not two.
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "proxy/relay/exchange.py": "the life of one request: every phase and every ending passes here and shares its state",
+}
 
 
 def length(path: Path) -> int:
