@@ -108,7 +108,10 @@ VARIABLES = tuple(
 
 PREFIX = "LLM_PROXY_PROVIDER_"
 DEFAULT = "LLM_PROXY_DEFAULT_PROVIDER"
-_OPTIONS = ("_API_KEY", "_AUTH", "_HEADERS")
+_OPTIONS = ("_API_KEY", "_AUTH", "_HEADERS", "_INCLUDE_USAGE")
+INCLUDE_USAGE = "LLM_PROXY_INCLUDE_USAGE"
+# Servers that refuse members they do not know, and report usage anyway (WIRE 0.1, 1).
+_STRICT_HOSTS = ("api.mistral.ai",)
 # First segments of paths that are not names of providers (policy/router).
 _RESERVED = frozenset({"v1", "v1beta", "v1alpha", "api", "upload"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -239,7 +242,18 @@ class _Loading:
             headers = self._headers(options["_HEADERS"], credential is not None and auth != "none")
         proxy, authorization = self._rules.for_origin(base.scheme, base.host, base.port)
         origin = Origin(base.scheme, base.host, base.port, proxy, authorization)
-        return Provider(name, family, origin, base.path, base.host_header, credential, auth, headers)
+        takes = self._takes_include_usage(family, base.host, options.get("_INCLUDE_USAGE"))
+        return Provider(name, family, origin, base.path, base.host_header, credential, auth, headers, takes)
+
+    def _takes_include_usage(self, family: str, host: str, own: str | None) -> bool:
+        """Whether streams of a provider may be asked for usage where the client did not ask."""
+        variable = own or INCLUDE_USAGE
+        text = self._environ.get(variable, "on").lower()
+        if text not in ("on", "off"):
+            self._errors.append(f"{variable}: must be one of on, off")
+        if own is None and host in _STRICT_HOSTS:
+            return False
+        return text == "on" and "openai-chat" in FAMILIES[family].dialects
 
     def _base(self, variable: str, text: str, family: str) -> Base | None:
         found = parse_ollama_host(text) if variable == "OLLAMA_HOST" else parse_base(text)

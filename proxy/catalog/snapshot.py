@@ -8,10 +8,13 @@ How it works: built whole by `load`, never changed; an exchange keeps the snapsh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.catalog.families import KEY_FIELDS
 from proxy.catalog.secret import Secret
+
+if TYPE_CHECKING:
+    from proxy.catalog.prices import Prices  # which needs the vendors, and they a snapshot
 
 
 class Origin(NamedTuple):
@@ -43,6 +46,7 @@ class Provider:
     auth: str = "bearer"
     # Further fields for each request, lower-case names. Out of repr: a value may be a credential.
     headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    takes_include_usage: bool = False  # its streams may be asked for usage where the client did not (WIRE 0.1)
 
     @property
     def has_credential(self) -> bool:
@@ -58,6 +62,7 @@ class Snapshot:
     providers: dict[str, Provider]
     default: Provider | None = None
     owners: tuple[tuple[str, str], ...] = ()  # (prefix of a model name, provider name), longest first
+    prices: Prices | None = None
     _owner_by_prefix: dict[str, str] = field(init=False, repr=False, compare=False)
     _prefix_lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
 

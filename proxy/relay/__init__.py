@@ -8,11 +8,14 @@
   body        RequestBody: held until it was read, or streamed through
   phases      how long each phase may last
   answer      Answer: an upstream's answer on its way to the client: framing, events, the honest ending
+  metering    Metering: what an exchange used, reported or counted or estimated, and what it costs
+  absent      AbsentClient: in the place of a client that has left while its answer is read on
   local       answers of our own: refusals, failures, OPTIONS
   upstream    UpstreamConnection: one link to a provider
   pool        Pool: idle links for reuse, links in the making, exchanges that wait
   connect     opening a link: names, addresses, proxies, TLS
   deadlines   Deadlines: one sweeper for all time limits
+  kernel      what the kernel knows about a client's socket
   hangup      HangupWatch: sees clients leave whose reading is paused
   tasks       Tasks: the one place where tasks are made
   options     seconds, bytes and certificates, with reasons

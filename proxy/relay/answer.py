@@ -13,13 +13,16 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, Watch
-from proxy.outcome import Failure
+from proxy.dialects.openai import NO_CHOICES, without_usage_event
+from proxy.outcome import Failure, Receipt
+from proxy.relay.metering import Metering
 from proxy.relay.options import ByteLimits
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead, ResponseHead
 from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 
 if TYPE_CHECKING:
+    from proxy.relay.absent import AbsentClient
     from proxy.relay.client import ClientConnection
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
@@ -32,35 +35,42 @@ _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-reque
 
 
 class Answer:
-    """From the upstream's head on. `closes` says that the client's connection ends with this answer."""
+    """From the upstream's head on. `closes` says that the client's connection ends with this answer; `hides_usage` that
+    its stream was asked to report usage by us and not by the client; `lines` are fields of ours for the client."""
 
     __slots__ = (
         "bytes_out",
         "closes",
         "cutter",
         "is_stream",
+        "metering",
         "remark",
         "status",
         "watch",
         "_client",
         "_dialect",
         "_framing",
+        "_hides_usage",
         "_is_blind",
         "_is_chunked",
         "_limits",
+        "_metered",
         "_prefix",
         "_skipped",
     )
 
     def __init__(
         self,
-        client: ClientConnection,
+        client: ClientConnection | AbsentClient,
         request: RequestHead,
         head: ResponseHead,
         call: Call | None,
         dialect: Dialect,
         limits: ByteLimits,
         closes: bool,
+        metering: Metering | None = None,
+        hides_usage: bool = False,
+        lines: bytes = b"",
     ) -> None:
         self._client = client
         self._dialect = dialect
@@ -69,12 +79,18 @@ class Answer:
         self.bytes_out = 0
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
+        self.metering = metering
+        self._metered: Metering | None = None  # the same, of a stream whose events are read here
+        self._hides_usage = hides_usage
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
         self._framing = call.framing or dialect.framing if call is not None else _NOT_CUT
         is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not _NO_BODY
         coding = head.get(b"content-encoding")
-        is_encoded = is_stream and coding is not None and coding.lower() not in (b"identity", b"")
+        is_encoded = coding is not None and coding.lower() not in (b"identity", b"")
+        if is_encoded and metering is not None and coding is not None:
+            metering.decode(coding, self._framing if is_stream else None)
+        is_encoded = is_encoded and is_stream
         self.remark = "the stream came compressed, its end could not be read" if is_encoded else ""
         # A streamed answer may have to carry an error event, so it never goes out under a length.
         self.is_stream = is_stream and not is_encoded
@@ -83,7 +99,7 @@ class Answer:
         speaks_chunks = request.version == b"1.1"
         self._is_chunked = speaks_chunks and has_body and not has_length
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
-        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes)
+        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes, lines)
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:
         """Send on what one read brought; `is_last`: the message has ended properly. True if that was progress."""
@@ -93,13 +109,25 @@ class Answer:
             cutter, watch = self.cutter, self.watch
             assert cutter is not None and watch is not None
             data = cutter.feed(data)
-            progress = watch.feed(cutter.block) if cutter.block else False
+            block = cutter.block
+            progress = watch.feed(block) if block else False
+            metered = self._metered
+            if metered is not None and block:
+                meter = metered.meter
+                meter.feed(block)
+                if meter.kept > metered.room:
+                    metered.make_room()
+                # `data` is more or less than `block` only where an event of more than 64 KiB flows.
+                if self._hides_usage and NO_CHOICES.search(block) and data == block:
+                    data = without_usage_event(block)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress
             if is_last:
                 data += self._flush(cutter, watch)
         elif self.is_stream:
             progress = False  # empty lines before the first event
+        elif self.metering is not None and data:
+            self.metering.feed(data)
         if is_last and self.lacks_end:
             is_last = False  # the message has ended, the stream has not: no last chunk (DESIGN 6)
         out = self._prefix
@@ -118,6 +146,10 @@ class Answer:
         """Whether the stream has told neither a finish nor a terminal event so far. If the event that came last was
         too large to be looked at, it may have told: then the message's own end counts."""
         return self.is_stream and (self.watch is None or not self.watch.is_complete) and not self._is_blind
+
+    def replace_client(self, client: AbsentClient) -> None:
+        """The client has left; `client` takes what is still to come."""
+        self._client = client
 
     def break_off(self, failure: Failure, status: int, request_id: str) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
@@ -145,6 +177,9 @@ class Answer:
             return False
         self.cutter = EventCutter(framing, self._limits.buffer, self._limits.event)
         self.watch = self._dialect.watch()
+        if self.metering is not None:
+            self.metering.begin_stream()
+            self._metered = self.metering
         return True
 
     def _note_skipped(self, cutter: EventCutter) -> bool:
@@ -165,6 +200,8 @@ class Answer:
         rest = cutter.flush()
         if cutter.block:
             watch.feed(cutter.block)
+            if self._metered is not None:
+                self._metered.meter.feed(cutter.block)
         if cutter.skipped:
             self._note_skipped(cutter)
         if watch.is_complete or self._is_blind:
@@ -173,12 +210,14 @@ class Answer:
         return b""
 
 
-def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool) -> bytes:
+def _client_head(
+    request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool, lines: bytes
+) -> bytes:
     # x-llm-proxy-: ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
     parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields, b"x-llm-proxy-")]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
         parts.append(date_line())
-    parts.append(VIA)
+    parts += (VIA, lines)
     if chunked:
         parts.append(encode.CHUNKED)
     elif has_length:
@@ -195,6 +234,16 @@ def _client_head(request: RequestHead, head: ResponseHead, chunked: bool, has_le
 
 def date_line() -> bytes:
     return f"date: {formatdate(usegmt=True)}\r\n".encode()
+
+
+def timing_lines(receipt: Receipt) -> bytes:
+    """Which exchange it is, and who has taken how many milliseconds up to the first byte (W3C Server Timing): we,
+    making the connection, and the provider. Waiting for the client's own body is nobody's."""
+    first, sent = receipt.first_byte_ms or 0.0, receipt.sent_ms or 0.0
+    connect = receipt.connect_ms or 0.0
+    ours = max(0.0, sent - (receipt.body_ms or 0.0) - connect)
+    metrics = f"llm-proxy;dur={ours:.3f}, connect;dur={connect:.3f}, provider;dur={max(0.0, first - sent):.3f}"
+    return f"server-timing: {metrics}\r\nx-llm-proxy-request-id: {receipt.id}\r\n".encode()
 
 
 def provider_request_id(head: ResponseHead) -> str | None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from proxy.catalog.snapshot import Provider
 from proxy.outcome import Attempt as Tried
 from proxy.outcome import Failure, Kind, Phase, milliseconds
+from proxy.policy.router import Target
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire.head import RequestHead
 
@@ -37,11 +37,12 @@ class Attempt:
     not yet, so that the upstream cannot have begun to work on it."""
 
     __slots__ = (
-        "provider", "reused", "sent_at", "upstream", "_began", "_exchange", "_has_retried", "_head", "_lines", "_relay",
+        "provider", "reused", "sent_at", "upstream", "_asked_at", "_began", "_exchange", "_has_retried", "_head",
+        "_lines", "_model", "_queued_at", "_relay",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, relay: Relay, head: RequestHead, provider: Provider, lines: bytes) -> None:
-        self.provider = provider
+    def __init__(self, exchange: Exchange, relay: Relay, head: RequestHead, target: Target, lines: bytes) -> None:
+        self.provider = target.provider
         self.upstream: UpstreamConnection | None = None
         self.reused = False
         self.sent_at = 0.0
@@ -50,11 +51,14 @@ class Attempt:
         self._has_retried = False
         self._head = head
         self._lines = lines  # the head as it goes upstream
+        self._model = target.model or exchange.receipt.model_requested
+        self._queued_at = 0.0
+        self._asked_at = 0.0  # for a link, behind the queue
         self._relay = relay
 
     def begin(self) -> None:
         """Take an idle link, or have one opened."""
-        self._began = self._relay.clock()
+        self._began = self._asked_at = self._relay.clock()
         upstream = None if self._has_retried else self._relay.pool.take(self.provider.origin)
         if upstream is not None:
             self.connected(upstream, True)
@@ -67,10 +71,18 @@ class Attempt:
 
     def connecting(self) -> None:
         """A link is being opened for it, which keeps its own time (connect)."""
+        self._note_queued()
         self._exchange.enter(Phase.CONNECT, inf)
 
     def queued(self) -> None:
         self._exchange.enter(Phase.QUEUE, self._relay.seconds.queue)
+        self._queued_at = self._exchange.since
+
+    def _note_queued(self) -> None:
+        if self._queued_at:
+            self._asked_at = self._relay.clock()
+            self._exchange.receipt.queue_ms = milliseconds(self._asked_at - self._queued_at)
+            self._queued_at = 0.0
 
     def connect_failed(self, failure: Failure) -> None:
         self._exchange.fail(failure)
@@ -81,6 +93,7 @@ class Attempt:
     def connected(self, upstream: UpstreamConnection, reused: bool) -> None:
         """A link is ours: write the head and what is there of the body, in this same call stack."""
         exchange, head = self._exchange, self._head
+        self._note_queued()
         self.upstream = upstream
         self.reused = reused
         upstream.exchange = exchange
@@ -88,7 +101,7 @@ class Attempt:
         upstream.unsent = -1
         upstream.parser.expect(head.method)
         if not reused:
-            exchange.receipt.connect_ms = milliseconds(self._relay.clock() - self._began)
+            exchange.receipt.connect_ms = milliseconds(self._relay.clock() - self._asked_at)
         body = exchange.body
         if body.is_held:
             body.send_held(upstream, self._lines)
@@ -128,6 +141,7 @@ class Attempt:
             is_stream = call is not None and call.stream
             exchange.enter(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary)
         self.sent_at = exchange.since
+        exchange.receipt.sent_ms = milliseconds(exchange.since - exchange.began)
 
     def upstream_full(self) -> None:
         """The upstream takes no more for now."""
@@ -169,9 +183,9 @@ class Attempt:
 
     def end(self, failure: Failure | None, status: int) -> None:
         """Put it on the receipt."""
-        receipt = self._exchange.receipt
-        started = milliseconds(self._began - self._exchange.began)
-        receipt.attempts.append(Tried(self.provider.name, started, self.reused, status, failure))
+        receipt, began = self._exchange.receipt, self._exchange.began
+        started, ended = milliseconds(self._began - began), milliseconds(self._relay.clock() - began)
+        receipt.attempts.append(Tried(self.provider.name, self._model, started, ended, self.reused, status, failure))
 
     def succeed(self, failure: Failure | None, status: int, now: float) -> None:
         """The answer has ended as its message said, be it an error (`failure`): the link may serve another exchange."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dialects.body import model_span, raw_text, splice
+from proxy.dialects.body import model_span, raw_text, splice, with_usage_asked
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
@@ -68,8 +68,15 @@ class RequestBody:
         body = self.whole()
         span = model_span(body)
         if span is not None:
-            self.release()
-            self.keep([splice(body, span, raw_text(model))])
+            self._replace(splice(body, span, raw_text(model)))
+
+    def ask_for_usage(self) -> None:
+        """Put `include_usage` in; every other byte stays."""
+        self._replace(with_usage_asked(self.whole()))
+
+    def _replace(self, body: bytes) -> None:
+        self.release()
+        self.keep([body])
 
     def release(self) -> None:
         self._relay.bodies -= self.size

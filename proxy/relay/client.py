@@ -12,16 +12,13 @@ Doubted: TLS handshakes that have not ended are no connections here yet; what bo
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
-import struct
-import sys
-import termios
 from typing import TYPE_CHECKING, cast
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.deadlines import NEVER
 from proxy.relay.exchange import Exchange
+from proxy.relay.kernel import queued_in_kernel, reset_on_close, unix_peer
 from proxy.relay.request import Passage
 from proxy.wire.requests import RequestParser
 
@@ -92,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, relay.options.bytes.buffer)
         name = self.transport.get_extra_info("peername")
-        self.address = name[0] if isinstance(name, tuple) else "unix"
+        self.address = name[0] if isinstance(name, tuple) else unix_peer(sock)
         relay.clients.add(self)
         relay.deadlines.add(self)
         self.began = relay.clock()
@@ -285,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
         if parser.pieces:
             pieces = parser.pieces
             parser.pieces = []
-            exchange.body_received(pieces)
+            exchange.body_received(pieces, parser.received)
             if self.exchange is not exchange:
                 return True
         if parser.failure is not None:
@@ -341,9 +338,7 @@ class ClientConnection(asyncio.Protocol):
         return size if self.transport.get_extra_info("sslcontext") is None else size + queued_in_kernel(self._fd)
 
     def _reset_on_close(self) -> None:
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.fileno() >= 0:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self.transport.get_extra_info("socket"))
 
     def _check_ending(self, now: float) -> None:
         """While something is unsent, the client is given time as long as it reads; then to see our end, a little."""
@@ -389,11 +384,3 @@ class ClientConnection(asyncio.Protocol):
             self._full_size = size
             self._full_since = now
         return now - self._full_since >= self._relay.seconds.client_stall
-
-
-def queued_in_kernel(fd: int) -> int:
-    """Bytes of a socket that its other side has not acknowledged (Linux; elsewhere 0)."""
-    try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):
-        return 0

@@ -14,13 +14,15 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
-from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side, Usage, milliseconds, status_of
 from proxy.policy.router import PLAIN, dialect_of
 from proxy.relay import phases
-from proxy.relay.answer import Answer, provider_request_id
+from proxy.relay.absent import AbsentClient
+from proxy.relay.answer import Answer, provider_request_id, timing_lines
 from proxy.relay.attempt import Attempt
 from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
+from proxy.relay.metering import Metering, charge
 from proxy.relay.request import Passage, pass_in
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
@@ -37,21 +39,26 @@ _ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provi
 _HEAD, _ADMIT, _BODY, _SEND = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND
 _FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
 
+# Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
+_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
+
 
 class Exchange:
     __slots__ = (
-        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "phase", "receipt",
-        "since", "total_due", "_attempt", "_has_stream", "_passage", "_relay",
+        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "number", "phase",
+        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_left", "_metering", "_passage",
+        "_relay",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
-        self.client = client
+        self.client: ClientConnection | AbsentClient = client
         self.head = head
         self.began = began
         self.phase = _HEAD
         self.since = began
         self.limit = inf  # seconds that the phase may last without progress
-        self.id = relay.next_id()
+        self.number = relay.next_number()
+        self.id = relay.id_of(self.number)
         self.has_body = False  # the request body has arrived in full
         # A head that was refused or never finished may have a request line all the same.
         self.dialect: Dialect = PLAIN if head is not None else dialect_of(client.parser.path)
@@ -60,11 +67,14 @@ class Exchange:
         self._relay = relay
         self._passage: Passage | None = None
         self._has_stream = False
+        self._hides_usage = False  # the stream was asked to report usage, by us and not by the client
+        self._left: tuple[Failure, int, int] | None = None  # the client has, behind this status and so many bytes
+        self._metering: Metering | None = None
         self.body = RequestBody(relay)
         self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
         path = "" if head is not None else client.parser.path.decode("ascii")
-        self.receipt = Receipt(self.id, time.time(), client.address, "", path)
+        self.receipt: Receipt = Receipt(self.id, time.time(), client.address, "", path)
 
     # -- the request --------------------------------------------------------------------------------------------------
 
@@ -74,8 +84,10 @@ class Exchange:
         assert head is not None
         self.phase = _ADMIT
         client = self.client
+        assert not isinstance(client, AbsentClient)
         passage = client.passage
         if passage is None or not client.parser.is_familiar or not passage.is_valid(relay.admission, relay.snapshot):
+            client.passage = None
             passage = client.passage = self._pass_in(head)
             if passage is None:
                 return
@@ -83,14 +95,14 @@ class Exchange:
         chosen, receipt = passage.route, self.receipt
         self.dialect = chosen.dialect
         receipt.method, receipt.path = passage.method, passage.path
-        receipt.key = passage.grant.key
+        receipt.key, receipt.tags = passage.grant.key, passage.tags
         receipt.dialect = chosen.dialect.name
         body = self.body
         body.hold(chosen.reads_body)
         if (failure := body.too_large(head.length)) is not None:
             return self.fail(failure)
-        if head.expects_continue and not self.client.parser.received:
-            self.client.write(encode.CONTINUE)
+        if head.expects_continue and not client.parser.received:
+            client.write(encode.CONTINUE)
         if not chosen.reads_body:
             self._dispatch()
         elif not client.parser.is_complete:
@@ -98,7 +110,6 @@ class Exchange:
 
     def _pass_in(self, head: RequestHead) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
-        self.client.passage = None
         self.dialect = dialect_of(head.path)
         self.receipt.method, self.receipt.path = head.method.decode("ascii"), head.path.decode("ascii")
         grant = self._relay.admission.admit(head)
@@ -114,9 +125,9 @@ class Exchange:
             self._answer_options()
         return passed
 
-    def body_received(self, pieces: list[bytes]) -> None:
-        """`pieces` of the request body. Held, or sent on at once."""
-        body, received = self.body, self.client.parser.received
+    def body_received(self, pieces: list[bytes], received: int) -> None:
+        """`pieces` of the request body, of which `received` bytes are here now. Held, or sent on at once."""
+        body = self.body
         self.receipt.bytes_in = received
         if (failure := body.too_large(received)) is not None:
             return self.fail(failure)
@@ -136,6 +147,7 @@ class Exchange:
     def body_ended(self) -> None:
         """The request body is complete."""
         self.has_body = True
+        self.receipt.body_ms = milliseconds(self._relay.clock() - self.began)
         if self.body.is_held:
             self._read_body()
         elif self._attempt is not None:
@@ -173,18 +185,22 @@ class Exchange:
         if target.model is not None:
             self.body.rename_model(target.model)
         provider = target.provider
+        if call is not None and call.lacks_usage and relay.options.meters and passage.may_ask_for_usage(provider):
+            self.body.ask_for_usage()
+            self._hides_usage = True
         self.receipt.provider = provider.name
         identity = call is not None and call.stream and relay.options.identity
         size = self.body.size if self.body.is_held else None
         lines = passage.upstream_head(head, target, relay.name, size, identity)
-        self._attempt = Attempt(self, relay, head, provider, lines)
+        self._attempt = Attempt(self, relay, head, target, lines)
         self._attempt.begin()
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
     def upstream_read(self, parser: ResponseParser) -> None:
-        """Something came from the upstream, or its end. The straight path of a streamed answer: six Python frames from
-        data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed and Watch.feed to the write."""
+        """Something came from the upstream, or its end. The straight path of a streamed answer: eight Python frames
+        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed, Watch.feed and Meter.feed
+        to the write."""
         answer = self.answer
         failure = parser.failure
         if answer is None:
@@ -220,6 +236,8 @@ class Exchange:
         relay, request, attempt, passage = self._relay, self.head, self._attempt, self._passage
         assert request is not None and attempt is not None and passage is not None
         provider = attempt.provider
+        if head.status < 300:
+            self._begin_metering()
         if self.has_body:
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
@@ -230,7 +248,19 @@ class Exchange:
             self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
             return False
         closes = not (request.keep_alive and self.has_body and self.client.can_go_on)
-        answer = Answer(self.client, request, head, self.call, self.dialect, relay.options.bytes, closes)
+        lines = timing_lines(receipt) if relay.options.shows_timing else b""
+        answer = Answer(
+            self.client,
+            request,
+            head,
+            self.call,
+            self.dialect,
+            relay.options.bytes,
+            closes,
+            self._metering,
+            self._hides_usage,
+            lines,
+        )
         self.answer = answer
         receipt.status = head.status
         receipt.detail = answer.remark
@@ -321,9 +351,33 @@ class Exchange:
             failure = None
         else:
             failure = Failure(Side.CLIENT, self.phase, Kind.CLIENT_LEFT, "the client closed the connection")
+            if self._reads_on(failure):
+                return
         self._give_up(failure)
         self.client.exchange = None
         self._finish(failure)
+
+    def _reads_on(self, failure: Failure) -> bool:
+        """The client has gone: put somebody in its place who reads the answer to its end, so that its usage is known.
+        Only once the provider has got all of the request: until then nothing is spent."""
+        relay, attempt, client = self._relay, self._attempt, self.client
+        if attempt is None or not attempt.sent_at or self.call is None or self._passage is None or self._left:
+            return False
+        policy = relay.disconnect_of(self._passage.grant.key)
+        if not policy.drains:
+            return False
+        client.exchange = None
+        was_full = client.is_full
+        answer = self.answer
+        self._left = failure, self.receipt.status, 0 if answer is None else answer.bytes_out
+        self.client = AbsentClient(relay, self)
+        self.total_due = min(self.total_due, relay.clock() + policy.seconds)
+        if answer is not None:
+            answer.replace_client(self.client)
+        if was_full:
+            self.client_drained()
+        self.enter_at(self.phase, self.limit, self.since)
+        return True
 
     def _answer_failure(self, failure: Failure, status: int) -> bool:
         """Write an error answer. True if the connection may carry another request."""
@@ -353,18 +407,41 @@ class Exchange:
         """The one end of every exchange: give back what was taken, write the receipt."""
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = _DONE
+        if answer is None and failure is not None and failure.kind in _MAY_COST and receipt.sent_ms is not None:
+            self._begin_metering()
         self._attempt = None  # it refers back: as a cycle both would live until the collector runs
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
         receipt.total_ms = milliseconds(relay.clock() - self.began)
+        has_ended_well = failure is None
         if answer is not None:
             receipt.bytes_out = answer.bytes_out
             if answer.watch is not None:
                 receipt.events = answer.watch.events
+                has_ended_well = has_ended_well or (answer.watch.is_complete and not answer.watch.has_error)
+        if self._left is not None:
+            failure, receipt.status, receipt.bytes_out = self._left
         if failure is not None:
             receipt.note(failure)
-        relay.record(receipt)
+        if self._metering is None:
+            relay.record(receipt)
+        else:
+            self._metering.finish(answer is not None, has_ended_well, self._charge)
+
+    def _begin_metering(self) -> None:
+        """A provider has got the whole request, and may want money for it."""
+        if self.call is not None and self._relay.options.meters and not self.call.is_free:
+            self._metering = Metering(self._relay, self.number, self.dialect, self.body.whole())
+
+    def _charge(self, usage: Usage, model: str | None) -> None:
+        """What was used is known: the last that a receipt waits for."""
+        receipt, passage = self.receipt, self._passage
+        assert passage is not None
+        receipt.usage = usage
+        receipt.model_served = model or receipt.model_served
+        charge(receipt, usage, passage.snapshot)
+        self._relay.record(receipt)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def error_answer(
         date_line(),
         VIA,
         b"x-llm-proxy-error: %b\r\n" % failure.kind.value.encode(),
-        b"x-llm-proxy-id: %b\r\n" % exchange_id.encode(),
+        b"x-llm-proxy-request-id: %b\r\n" % exchange_id.encode(),
     ]
     if status == 401:
         parts.append(b"www-authenticate: Bearer\r\n")

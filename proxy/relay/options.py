@@ -7,6 +7,8 @@ May not live here: reading the environment, names of variables.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
 
 from proxy.outcome import Limit
 from proxy.wire.head import HeadLimits
@@ -46,6 +48,9 @@ class ByteLimits:
     min_body_rate: int = 256  # bytes a second a request body must average after its first 30 s; 0 = none
     connections: int = 10_000  # of clients; then accepted and closed with 503
     streams_per_key: int = 0  # concurrent streamed answers of one key; 0 = none
+    drains: int = 100  # answers that are read on after their clients left, at once; further ones are cancelled
+    drain: int = 16 * MIB  # of one such answer
+    kept: int = 256 * MIB  # of requests and events of all exchanges, kept in case their text must be counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,17 @@ class UpstreamTls:
     key_file: str | None = None
 
 
+class Disconnect(NamedTuple):
+    """What becomes of a provider's answer when its client leaves: it is cancelled, or read on for so many seconds, so
+    that the true usage is known."""
+
+    drains: bool = False
+    seconds: float = inf
+
+
+CANCEL = Disconnect()
+
+
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
     seconds: dict[Limit, float] = field(default_factory=lambda: dict(DEFAULT_SECONDS))
@@ -76,3 +92,7 @@ class RelayOptions:
     pool: PoolOptions = field(default_factory=PoolOptions)
     tls: UpstreamTls = field(default_factory=UpstreamTls)
     identity: bool = True  # ask for unencoded streams (DESIGN 4)
+    meters: bool = True  # read what answers report about usage
+    shows_timing: bool = False  # tell clients our id and how long each side took
+    disconnect: Disconnect = CANCEL
+    disconnect_by_key: dict[str, Disconnect] = field(default_factory=dict)

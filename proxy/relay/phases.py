@@ -67,8 +67,7 @@ def check(exchange: Exchange, relay: Relay, upstream: UpstreamConnection | None,
             upstream.unsent = unsent
             exchange.since = now
     elif phase is Phase.BODY:
-        received = exchange.client.parser.received
-        failure = _drip(exchange.began, now, received, relay.options.bytes.min_body_rate)
+        failure = _drip(exchange.began, now, exchange.receipt.bytes_in, relay.options.bytes.min_body_rate)
         if failure is not None:
             return failure
     if now >= exchange.total_due:

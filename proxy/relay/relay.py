@@ -1,6 +1,7 @@
 """What all connections of one worker share.
 
-Lives here: `Relay`: options, admission, the snapshot, pool, clocks, open clients, and the sinks that receipts go to.
+Lives here: `Relay`: options, admission, the snapshot, pool, clocks, open clients, who counts text, and the sinks that
+receipts go to.
 May not live here: bytes of any request.
 How it works: `server` builds one, plugs in sinks and listens with `client()` as the protocol factory.
 """
@@ -16,17 +17,20 @@ from collections.abc import Callable, Iterable
 from proxy.catalog.snapshot import Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
 from proxy.policy.admission import Admission
+from proxy.relay.absent import AbsentClient
 from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
 from proxy.relay.deadlines import Deadlines
 from proxy.relay.hangup import HangupWatch
-from proxy.relay.options import RelayOptions
+from proxy.relay.metering import TextCounter
+from proxy.relay.options import CANCEL, Disconnect, RelayOptions
 from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
 from proxy.relay.tasks import Tasks
 
 Sink = Callable[[Receipt], None]
+COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
 
 
 class Relay:
@@ -35,9 +39,12 @@ class Relay:
         "bodies",
         "clock",
         "clients",
+        "counter",
         "deadlines",
+        "drains",
         "hangups",
         "is_draining",
+        "kept",
         "loop",
         "name",
         "options",
@@ -59,7 +66,9 @@ class Relay:
         sinks: Iterable[Sink] = (),
         connector: OpensLinks | None = None,
         clock: Callable[[], float] = time.monotonic,
+        run: str = "",
     ) -> None:
+        """`run` names this process: it begins the id of every exchange."""
         self.loop = loop
         # Seconds. Not the loop's own time: uvloop counts in whole milliseconds and only once per turn.
         self.clock = clock
@@ -68,14 +77,17 @@ class Relay:
         self.snapshot = snapshot
         self._sinks = tuple(sinks)
         # Says who we are in Via: a request that already bears this name has come round in a loop (RFC 9110 7.6.3).
-        self.name = b"llm-proxy-" + os.urandom(6).hex().encode()
+        self.name = b"llm-proxy-" + (run or os.urandom(6).hex()).encode()
         self.seconds = Seconds.of(options.seconds)
         self.deadlines = Deadlines(loop, clock)
         self.hangups = HangupWatch(loop)
         self.tasks = Tasks(loop)
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
         self.clients: set[ClientConnection] = set()
+        self.drains: set[AbsentClient] = set()
+        self.counter: TextCounter | None = None
         self.bodies = 0  # bytes of request bodies held at this moment
+        self.kept = 0  # bytes of requests and answers that may be kept for counting at this moment
         self.is_draining = False
         self._count = 0
         self._emptied: asyncio.Event | None = None
@@ -91,13 +103,31 @@ class Relay:
     def client_closed(self, client: ClientConnection) -> None:
         self.clients.discard(client)
         self.deadlines.discard(client)
-        if self._emptied is not None and not self.clients:
+        self._note_emptied()
+
+    def drain_ended(self, client: AbsentClient) -> None:
+        self.drains.discard(client)
+        self.deadlines.discard(client)
+        self._note_emptied()
+
+    def _note_emptied(self) -> None:
+        if self._emptied is not None and not self.clients and not self.drains:
             self._emptied.set()
 
-    def next_id(self) -> str:
-        """Of an exchange: unique, in order within one process."""
+    def next_number(self) -> int:
+        """Of an exchange: unique within one process."""
         self._count += 1
-        return f"{self.name[10:].decode()}-{self._count:x}"
+        return self._count
+
+    def id_of(self, number: int) -> str:
+        """What an exchange is called everywhere: in order within one process, and unique among all."""
+        return f"{self.name[10:].decode()}-{number:x}"
+
+    def disconnect_of(self, key: str | None) -> Disconnect:
+        """What becomes of an answer whose client, who came with `key`, leaves now."""
+        if self.is_draining or len(self.drains) >= self.options.bytes.drains:
+            return CANCEL
+        return self.options.disconnect_by_key.get(key or "", self.options.disconnect)
 
     def record(self, receipt: Receipt) -> None:
         for sink in self._sinks:
@@ -111,7 +141,7 @@ class Relay:
         self.is_draining = True
         for client in list(self.clients):
             client.close_when_idle()
-        if self.clients:
+        if self.clients or self.drains:
             self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), grace)
@@ -124,13 +154,16 @@ class Relay:
 
     def give_up(self) -> None:
         """Tell every client whose exchange still runs that it ends here."""
-        for client in list(self.clients):
+        running: list[ClientConnection | AbsentClient] = [*self.clients, *self.drains]
+        for client in running:
             exchange = client.exchange
             if exchange is not None:
                 exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.SHUTDOWN, "this proxy is shutting down"))
 
     async def close(self) -> None:
         self.pool.close()
+        if self.counter is not None:
+            await self.counter.close(COUNT_SECONDS)
         await self.tasks.close()
         self.deadlines.stop()
         self.hangups.stop()

@@ -7,6 +7,7 @@ fields stay here; everything else travels as it came, in its order and its lette
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from proxy.catalog.snapshot import Provider, Snapshot
@@ -26,6 +27,10 @@ _NO_BODY = Framing.NONE
 _CHUNKED = Framing.CHUNKED
 
 
+MAX_TAGS = 256  # bytes of x-llm-proxy-tags that are kept; what is cut off was not promised
+_API_VERSION = re.compile(rb"(?:^|&)api-version=(20[0-9]{2}-[0-9]{2})")
+
+
 class Passage:
     """What policy has decided about a head, and the lines that it became upstream. On a kept connection the next head
     is usually the same but for its length; then all of this stands again, as long as admission and snapshot are the
@@ -37,6 +42,7 @@ class Passage:
         "path",
         "route",
         "snapshot",
+        "tags",
         "_admission",
         "_identity",
         "_lines",
@@ -48,6 +54,8 @@ class Passage:
     def __init__(self, admission: Admission, snapshot: Snapshot, grant: Grant, route: Route, head: RequestHead) -> None:
         self.method = head.method.decode("ascii")
         self.path = head.path.decode("ascii")
+        tags = head.get(b"x-llm-proxy-tags")
+        self.tags = None if not tags else tags[:MAX_TAGS].decode("utf-8", "replace")
         self._admission = admission
         self.snapshot = snapshot
         self.grant = grant
@@ -60,6 +68,13 @@ class Passage:
 
     def is_valid(self, admission: Admission, snapshot: Snapshot) -> bool:
         return self._admission is admission and self.snapshot is snapshot
+
+    def may_ask_for_usage(self, provider: Provider) -> bool:
+        """Whether a stream of `provider` may be asked to report usage. Azure's older APIs refuse to be."""
+        if not provider.takes_include_usage:
+            return False
+        version = _API_VERSION.search(self._query) if self._query else None
+        return version is None or version[1] >= b"2024-09"
 
     def target(self, call: Call | None) -> Target | Failure:
         """Where `call` goes: of all that it says only the model matters (router.plan)."""

@@ -18,7 +18,7 @@ from enum import Enum
 
 import orjson
 
-from proxy.outcome import Receipt
+from proxy.outcome import Receipt, Source, Usage
 
 # A pipe takes up to PIPE_BUF bytes in one piece (4096 on Linux), so lines up to here never mix with another process's.
 LINE_BYTES = 4096
@@ -119,6 +119,8 @@ def receipt_text(receipt: Receipt) -> bytes:
     if r.key is not None:
         parts.append(f"key={_quoted(r.key)}")
     parts.append(f"in={r.bytes_in} out={r.bytes_out}")
+    if r.usage is not None:
+        parts.append(_usage(r.usage, r.cost_micros))
     if len(r.attempts) > 1:
         parts.append(f"attempts={len(r.attempts)}")
     parts.append(f"id={_quoted(r.id)}")
@@ -151,6 +153,14 @@ def stamp(at: float) -> str:
 
 def _line(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _usage(usage: Usage, cost_micros: int | None) -> str:
+    """Tokens in and out, how sure that is unless the provider said it, and the cost where a price is known."""
+    tokens = "/".join("?" if figure is None else str(figure) for figure in (usage.input, usage.output))
+    source = "" if usage.source is Source.REPORTED else f" {usage.source.value}"
+    cost = "" if cost_micros is None else f" cost=${cost_micros / 1e6:.6f}"
+    return f"tokens={tokens}{source}{cost}"
 
 
 def _duration(ms: float) -> str:

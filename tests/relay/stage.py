@@ -1,6 +1,6 @@
 """A whole relay between a scripted client and a scripted provider.
 
-Lives here: `Stage`, `Peer`, the requests and answers that the tests of this room speak.
+Lives here: `Stage`, `Peer`, `FakeCounter`, the requests and answers that the tests of this room speak.
 May not live here: assertions about one subject (the tests).
 How it works: real protocol objects on fake transports and a fake clock. A test reads as a script:
 
@@ -22,15 +22,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
+from proxy.catalog.prices import Prices
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
 from proxy.outcome import Failure, Limit, Receipt
 from proxy.policy.admission import Admission
 from proxy.policy.keys import AuthMode, KeyRing
 from proxy.relay.client import ClientConnection
+from proxy.relay.metering import Counted
 from proxy.relay.options import ByteLimits, PoolOptions, RelayOptions
 from proxy.relay.pool import Pool
 from proxy.relay.relay import Relay
@@ -83,6 +86,56 @@ class FakeHangups:
 
     def hang_up(self, fd: int) -> None:
         self.callbacks.pop(fd)()
+
+
+class Told(NamedTuple):
+    """What a FakeCounter was asked to finish."""
+
+    stream: int
+    dialect: str
+    data: bytes
+    is_stream: bool
+    request: bytes | None
+    done: Callable[[Counted | None], None]
+
+
+class FoundTokens(NamedTuple):
+    output: int | None
+    input: int | None
+    has_other: bool = False
+
+
+class FakeCounter:
+    """Remembers what it is to count; the test answers. `takes`: whether it takes more in mid-stream."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.folded: list[bytes] = []
+        self.told: list[Told] = []
+        self.forgotten: list[int] = []
+
+    def fold(self, stream: int, dialect: str, data: list[bytes]) -> bool:
+        if self.takes:
+            self.folded.append(b"".join(data))
+        return self.takes
+
+    def forget(self, stream: int) -> None:
+        self.forgotten.append(stream)
+
+    def finish(
+        self,
+        stream: int,
+        dialect: str,
+        data: list[bytes],
+        is_stream: bool,
+        request: bytes | None,
+        done: Callable[[Counted | None], None],
+    ) -> None:
+        self.told.append(Told(stream, dialect, b"".join(data), is_stream, request, done))
+
+    async def close(self, seconds: float) -> None:
+        for told in self.told:
+            told.done(None)
 
 
 class Peer:
@@ -160,13 +213,18 @@ class Stage:
         streams_per_key: int = 0,
         providers: tuple[Provider, ...] | None = None,
         holds_connects: bool = False,
+        counter: FakeCounter | None = None,
+        prices: Prices | None = None,
+        **options: Any,
     ) -> None:
+        """`options` are further ones of RelayOptions."""
         self.loop = FakeLoop()
         self.options = RelayOptions(
             seconds=SECONDS | (seconds or {}),
             bytes=limits or ByteLimits(),
             pool=pool or PoolOptions(),
             identity=identity,
+            **options,
         )
         ring = KeyRing({name: Secret(value) for name, value in (keys or {}).items()}, mode)
         self.admission = Admission(
@@ -174,7 +232,7 @@ class Stage:
         )
         given = providers if providers is not None else (openai_provider(), anthropic_provider())
         snapshot = Snapshot(
-            {each.name: each for each in given}, given[0], (("claude-", "anthropic"),)[: len(given) - 1]
+            {each.name: each for each in given}, given[0], (("claude-", "anthropic"),)[: len(given) - 1], prices
         )
         self.receipts: list[Receipt] = []
         self.relay = Relay(
@@ -187,6 +245,7 @@ class Stage:
             clock=self.loop.time,
         )
         self.relay.name = NAME
+        self.relay.counter = counter
         self.hangups = FakeHangups()
         self.relay.hangups = self.hangups  # type: ignore[assignment]
         self.relay.start()
@@ -295,8 +354,10 @@ class Stage:
         assert len(ids) == len(set(ids)), "an exchange ended twice"
         assert len(ids) == relay._count, f"{relay._count} exchanges began, {len(ids)} receipts were written"
         assert relay.clients == set()
+        assert relay.drains == set()
         assert self.hangups.callbacks == {}
         assert relay.bodies == 0, "bytes of bodies are still counted"
+        assert relay.kept == 0, "bytes that were kept for counting are still counted"
         assert self.streams == {}, "streams are still counted"
         for held in self._held:  # a link in the making outlives who asked for it
             held.set_result(None)
@@ -435,7 +496,7 @@ def refused(
 ) -> bytes:
     """An error answer of our own."""
     head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (status, len(body))
-    head += DATE + VIA + b"x-llm-proxy-error: %b\r\nx-llm-proxy-id: %b\r\n" % (kind, ID)
+    head += DATE + VIA + b"x-llm-proxy-error: %b\r\nx-llm-proxy-request-id: %b\r\n" % (kind, ID)
     head += b"".join(line + b"\r\n" for line in lines)
     if closes:
         head += b"connection: close\r\n"

@@ -191,10 +191,6 @@ def test_tls_may_hide_what_is_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.transport.aborted
 
 
-def test_a_queue_of_a_socket_that_is_none() -> None:
-    assert module.queued_in_kernel(-1) == 0
-
-
 # -- leaving at the last event ----------------------------------------------------------------------------------------
 
 

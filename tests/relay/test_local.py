@@ -24,7 +24,7 @@ def test_every_failure_has_an_answer_in_every_dialect(kind: Kind, dialect: str) 
     assert lines[0].startswith(b"HTTP/1.1 %d " % status)
     assert b"content-length: %d" % len(body) in lines
     assert b"x-llm-proxy-error: " + kind.value.encode() in lines
-    assert b"x-llm-proxy-id: id-1" in lines
+    assert b"x-llm-proxy-request-id: id-1" in lines
     assert (b"retry-after: 1" in lines) is (status in (429, 503))
     assert (b"www-authenticate: Bearer" in lines) is (status == 401)
     assert size == len(body)

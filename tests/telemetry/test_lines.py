@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side
+from proxy.outcome import Attempt, Billed, Failure, Kind, Phase, Receipt, Side, Source, Usage
 from proxy.telemetry import lines
 
 HOSTILE = [
@@ -37,6 +37,27 @@ def a_receipt(**changes: object) -> Receipt:
     return receipt
 
 
+USED = Usage(12, 34, input_source=Source.REPORTED, output_source=Source.COUNTED, billed=(Billed(None, 1, 2),))
+
+
+def test_tokens_and_cost_in_words() -> None:
+    assert b"tokens=" not in lines.receipt_text(a_receipt())
+    assert b"  tokens=12/34 counted cost=$0.001500  " in lines.receipt_text(a_receipt(usage=USED, cost_micros=1500))
+    reported = Usage(12, None, input_source=Source.REPORTED, output_source=Source.REPORTED)
+    assert b"  tokens=12/?  " in lines.receipt_text(a_receipt(usage=reported))
+
+
+def test_usage_in_a_json_line() -> None:
+    usage = json.loads(lines.receipt_json(a_receipt(usage=USED)))["usage"]
+    assert (usage["input"], usage["output"], usage["input_source"], usage["output_source"]) == (
+        12,
+        34,
+        "reported",
+        "counted",
+    )
+    assert usage["billed"] == [{"model": None, "input": 1, "output": 2, "cached": 0, "cache_write": 0}]
+
+
 def cut_stream() -> Receipt:
     failure = Failure(Side.UPSTREAM, Phase.STREAM, Kind.RESET, "connection reset")
     return a_receipt(
@@ -46,7 +67,7 @@ def cut_stream() -> Receipt:
         ended_kind=Kind.RESET.value,
         detail="connection reset",
         stream=True,
-        attempts=[Attempt("openai", 0.5, True, 200, failure)],
+        attempts=[Attempt("openai", "gpt-4o", 0.5, 1.5, True, 200, failure)],
     )
 
 
@@ -60,7 +81,9 @@ def test_a_json_line_has_the_fields_of_the_receipt_and_the_letters() -> None:
     assert read["attempts"] == [
         {
             "provider": "openai",
+            "model": "gpt-4o",
             "started_ms": 0.5,
+            "ended_ms": 1.5,
             "reused": True,
             "status": 200,
             "failure": {"side": "upstream", "phase": "stream", "kind": "reset", "detail": "connection reset"},
@@ -70,7 +93,7 @@ def test_a_json_line_has_the_fields_of_the_receipt_and_the_letters() -> None:
 
 
 def test_the_quick_way_and_the_thorough_way_say_the_same() -> None:
-    for receipt in (a_receipt(), cut_stream(), a_receipt(key=None, connect_ms=1.5)):
+    for receipt in (a_receipt(), cut_stream(), a_receipt(key=None, connect_ms=1.5), a_receipt(usage=USED)):
         assert lines.receipt_json(receipt) == lines._rebuilt(receipt)
 
 
@@ -110,7 +133,9 @@ def test_a_query_string_that_slipped_in_stays_out() -> None:
 def test_long_values_are_cut_so_that_a_pipe_takes_the_line_in_one_piece() -> None:
     long = "x" * 8000
     failure = Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "no address answered")
-    receipt = a_receipt(path="/" + long, model_requested=long, attempts=[Attempt("p", 0.0, False, 0, failure)] * 100)
+    receipt = a_receipt(
+        path="/" + long, model_requested=long, attempts=[Attempt("p", None, 0.0, 1.0, False, 0, failure)] * 100
+    )
     for line in (
         lines.receipt_json(receipt),
         lines.receipt_text(receipt),

@@ -1,0 +1,243 @@
+"""What one exchange uses: from the bytes of its answer to the figures on its receipt.
+
+Lives here: `Metering`, one for each exchange whose request a provider has got; who can count text (`TextCounter`);
+`charge`. May not live here: what a provider's report means (dialects), how tokens are counted (tokens), prices
+(catalog).
+How it works: the dialect's meter reads what the provider reports, and keeps the events as they are in case it never
+does. Beyond 64 KiB they are handed to the counter. At the end the provider's report wins; what it did not report is
+counted, or where nobody can count, estimated from the number of bytes; each figure says which. The
+receipt waits for the count, the client does not. What is kept by all exchanges together is bounded (`kept`): beyond it
+a stream is not kept any further, and is estimated.
+Doubted: an answer that is one document and larger than 64 KiB is estimated if its usage is not found in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.catalog.snapshot import Snapshot
+from proxy.dialects.call import Dialect
+from proxy.dialects.factors import estimate, estimate_events, factor
+from proxy.outcome import Receipt, Source, Usage
+from proxy.wire.inflate import Inflater, inflater
+from proxy.wire.sse import EventCutter, EventFraming
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
+
+FOLD_BYTES = 64 * 1024  # of events, or of a request, that are kept as they are (DESIGN 7)
+# Of long streams that were reported so many are counted all the same, and both figures kept, so that drift can be seen.
+DRIFT_EVERY = 100
+FIRST_BYTES = 8 * 1024  # kept without asking: nearly every stream ends below it, and 10,000 of them hold 80 MiB
+
+
+class Counted(Protocol):
+    """Tokens of text before any factor; None: not asked for. `has_other`: the request holds more than text."""
+
+    @property
+    def output(self) -> int | None: ...
+    @property
+    def input(self) -> int | None: ...
+    @property
+    def has_other(self) -> bool: ...
+
+
+class TextCounter(Protocol):
+    """Counts tokens somewhere else. `server` plugs one in; no call waits."""
+
+    def fold(self, stream: int, dialect: str, data: list[bytes]) -> bool:
+        """Count events in the middle of a stream. False: they were not taken, and the stream cannot be counted."""
+        ...
+
+    def forget(self, stream: int) -> None:
+        """Nobody wants to know about a stream of which something was folded."""
+        ...
+
+    def finish(
+        self,
+        stream: int,
+        dialect: str,
+        data: list[bytes],
+        is_stream: bool,
+        request: bytes | None,
+        done: Callable[[Counted | None], None],
+    ) -> None:
+        """Count the last events and the request, then call `done` exactly once; None: it could not be counted."""
+        ...
+
+    async def close(self, seconds: float) -> None:
+        """Wait for what is being counted, at most so many seconds, and call every `done` that is left with None."""
+        ...
+
+
+class Metering:
+    """`meter` is fed by Answer on its straight path; whenever more than `room` bytes are kept it calls `make_room`."""
+
+    __slots__ = (
+        "meter",
+        "room",
+        "_cutter",
+        "_dialect",
+        "_has_folded",
+        "_inflater",
+        "_is_lost",
+        "_is_stream",
+        "_number",
+        "_passed",
+        "_relay",
+        "_request",
+        "_request_size",
+        "_reserved",
+        "_taken",
+    )
+
+    def __init__(self, relay: Relay, number: int, dialect: Dialect, request: bytes) -> None:
+        self.meter = dialect.meter(is_stream=False)
+        self.room: float = inf
+        self._relay = relay
+        self._dialect = dialect
+        self._cutter: EventCutter | None = None
+        self._inflater: Inflater | None = None
+        self._is_stream = False
+        self._number = number  # of the exchange
+        self._has_folded = False  # the counter knows a part of the stream
+        self._is_lost = False  # a part of the stream is known to nobody
+        self._taken = 0  # bytes of events that are no longer kept
+        self._passed = 0  # bytes of an answer that nobody else reads
+        self._reserved = 0
+        self._request_size = len(request)
+        self._request = request if len(request) <= FOLD_BYTES and self._reserve(len(request)) else None
+
+    def begin_stream(self) -> None:
+        """The answer is a stream of events."""
+        self._is_stream = True
+        self.meter = self._dialect.meter(is_stream=True)
+        self.room = FIRST_BYTES
+        self._reserve(FIRST_BYTES)
+
+    def decode(self, coding: bytes, framing: EventFraming | None) -> None:
+        """The answer comes in a content coding: it is read on the side, bounded, while its bytes pass as they are.
+        `framing`: that of its events, if it is a stream."""
+        self._inflater = inflater(coding)
+        if self._inflater is None:
+            self._is_lost = True
+        elif framing is not None:
+            self.begin_stream()
+            self._cutter = EventCutter(framing)
+
+    def feed(self, data: bytes) -> None:
+        """A piece of an answer that is not cut into events by anybody else."""
+        self._passed += len(data)
+        if self._inflater is not None:
+            data = self._inflater.feed(data)
+            self._is_lost = self._is_lost or self._inflater.is_broken
+        if self._cutter is not None and data:
+            self._cutter.feed(data)
+            data = self._cutter.block
+        if data and not self._is_lost:
+            self.meter.feed(data)
+            if self.meter.kept > self.room:
+                self.make_room()
+
+    def make_room(self) -> None:
+        """More is kept than there is room for: get more room, or hand it to the counter, or forget it."""
+        if self.room < FOLD_BYTES and self._reserve(FOLD_BYTES - FIRST_BYTES):
+            self.room = FOLD_BYTES
+            if self.meter.kept <= FOLD_BYTES:
+                return
+        data = self.meter.take()
+        self._taken += sum(map(len, data))
+        counter = self._relay.counter
+        if self.room < FOLD_BYTES or self._is_lost or counter is None:
+            self._is_lost = True
+        elif counter.fold(self._number, self._dialect.name, data):
+            self._has_folded = True
+        else:
+            self._is_lost = True
+
+    def _reserve(self, size: int) -> bool:
+        """Account for `size` bytes that may be kept. False: all exchanges together keep too much already."""
+        relay = self._relay
+        if relay.kept + size > relay.options.bytes.kept:
+            return False
+        relay.kept += size
+        self._reserved += size
+        return True
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self, has_answer: bool, ended_well: bool, done: Callable[[Usage, str | None], None]) -> None:
+        """Work out what was used, and call `done` with it and the model that was served, now or once it is counted.
+        `has_answer`: any of it arrived; `ended_well`: all of it did."""
+        if self._cutter is not None:
+            self._cutter.flush()
+            if self._cutter.block:
+                self.meter.feed(self._cutter.block)
+        meter = self.meter
+        usage, model = meter.usage(), meter.model
+        needs_output = has_answer and not meter.is_reported
+        needs_input = usage.input_source is not Source.REPORTED
+        usage.complete = not needs_input and (usage.complete or (meter.is_reported and ended_well))
+        data = meter.take()
+        size = self._passed or self._taken + sum(map(len, data))
+
+        def counted(found: Counted | None) -> None:
+            self._release()
+            if found is not None:
+                usage.counted_input = found.input if needs_input else None
+                usage.counted_output = None if self._is_lost else found.output
+            if needs_output:
+                self._fill_output(usage, model, size)
+            if needs_input:
+                self._fill_input(usage, model, found is not None and found.has_other)
+            done(usage, model)
+
+        counter = self._relay.counter
+        request = self._request if needs_input else None
+        wants_output = needs_output or self._number % DRIFT_EVERY == 0
+        if counter is not None and self._has_folded and not wants_output:
+            counter.forget(self._number)
+            self._has_folded = False
+        can_count = (needs_output and not self._is_lost and data) or self._has_folded or request is not None
+        if counter is None or not can_count:
+            counted(None)
+        else:
+            counter.finish(self._number, self._dialect.name, data, self._is_stream, request, counted)
+
+    def _fill_output(self, usage: Usage, model: str | None, size: int) -> None:
+        # What Anthropic tells at the beginning of a stream (1 to 88 tokens, WIRE 3) is no part of it.
+        if usage.counted_output is not None:
+            usage.output = round(usage.counted_output * factor(model))
+            usage.output_source = Source.COUNTED
+        else:
+            usage.output = estimate_events(self._dialect.name, size, self._is_stream)
+            usage.output_source = Source.ESTIMATED
+
+    def _fill_input(self, usage: Usage, model: str | None, has_other: bool) -> None:
+        if usage.counted_input is not None:
+            usage.input = round(usage.counted_input * factor(model))
+            usage.input_source = Source.ESTIMATED if has_other else Source.COUNTED
+        else:
+            usage.input = estimate(self._request_size)
+            usage.input_source = Source.ESTIMATED
+
+    def _release(self) -> None:
+        self._relay.kept -= self._reserved
+        self._reserved = 0
+        self._request = None
+
+
+def charge(receipt: Receipt, usage: Usage, snapshot: Snapshot) -> None:
+    """Put on the receipt what `usage` costs by our prices, if there is one: by the model served, else by the one asked
+    for."""
+    provider = snapshot.providers.get(receipt.provider or "")
+    if provider is None or snapshot.prices is None:
+        return
+    host = provider.origin.host
+    for model in (receipt.model_served, receipt.attempts[-1].model if receipt.attempts else None):
+        if model is not None and receipt.cost_micros is None:
+            receipt.cost_micros = snapshot.prices.cost(provider.name, host, model, usage, receipt.started_at)
+    if receipt.cost_micros is not None:
+        receipt.price_version = snapshot.prices.version
