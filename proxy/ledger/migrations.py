@@ -1,0 +1,121 @@
+"""How a file becomes a ledger, and an older ledger a current one.
+
+Lives here: the migrations, in order; each is history and is never edited once it was released.
+May not live here: anything that runs at each start; schema imports this module only for a file that is not current.
+How it works: sqlite-utils runs each migration in one transaction with its record in `_sqlite_migrations`; the last
+statement of each sets `user_version`, in the same transaction. The comments stay in the file: a user who asks for
+`.schema` reads them.
+Doubted: plain SQL instead of sqlite-utils' tables of types, for the sake of those comments.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from proxy.ledger import schema
+
+migrations = Migrations("llm-proxy")
+
+
+def apply(connection: sqlite3.Connection) -> None:
+    """Run what is pending. The connection is in autocommit mode. Raises sqlite3.Error; each migration runs or does not.
+
+    A new file gets its `application_id` first, so that one left half-made by a kill is still known as ours.
+    """
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+    migrations.apply(Database(connection, recursive_triggers=False, execute_plugins=False))
+
+
+@migrations()
+def first_tables(db: Database) -> None:
+    # Statement by statement: executescript would commit, and the record would no longer be in the same transaction.
+    db.execute(
+        """
+CREATE TABLE exchanges (
+  id TEXT NOT NULL UNIQUE,       -- <run>-<number>, also in the log
+  run TEXT NOT NULL,             -- runs.id
+  started_at REAL NOT NULL,      -- seconds since 1970 (UTC): datetime(started_at, 'unixepoch')
+  key TEXT,                      -- the name of the client's key
+  alias TEXT,
+  provider TEXT,
+  model_requested TEXT,
+  model_served TEXT,
+  dialect TEXT,
+  method TEXT,
+  path TEXT,
+  stream INTEGER,                -- 0, 1
+  status INTEGER,                -- what the client was sent; 0: nothing
+  ended_by TEXT,                 -- client, upstream, proxy
+  ended_phase TEXT,
+  ended_kind TEXT,               -- complete, or why not
+  detail TEXT,
+  complete INTEGER,              -- 0, 1
+  usage_source TEXT,             -- the weaker of the next two: reported, counted, estimated, none
+  input_source TEXT,
+  output_source TEXT,
+  usage_complete INTEGER,        -- 1: both figures are final; NULL: there was nothing to count
+  input_tokens INTEGER,          -- all input, cached tokens and cache writes included
+  output_tokens INTEGER,         -- all output, reasoning included
+  cached_tokens INTEGER,         -- part of input_tokens
+  cache_write_tokens INTEGER,    -- part of input_tokens
+  cache_write_1h_tokens INTEGER, -- part of cache_write_tokens
+  reasoning_tokens INTEGER,      -- part of output_tokens
+  searches INTEGER,
+  counted_input_tokens INTEGER,  -- by our tokenizer, whatever was reported
+  counted_output_tokens INTEGER,
+  cost_micros INTEGER,           -- millionths of a dollar, by our prices; NULL: no price is known
+  reported_cost_micros INTEGER,  -- as the provider itself says
+  price_version TEXT,
+  attempts INTEGER,              -- how many; each has a row in attempts
+  events INTEGER,
+  bytes_in INTEGER,
+  bytes_out INTEGER,
+  body_ms REAL,                  -- milliseconds since the first byte of the request, but for:
+  queue_ms REAL,                 -- a duration
+  connect_ms REAL,               -- a duration
+  sent_ms REAL,
+  first_byte_ms REAL,
+  first_event_ms REAL,
+  total_ms REAL,
+  provider_request_id TEXT,
+  client TEXT,
+  tags TEXT                      -- what the client sent as x-llm-proxy-tags
+)"""
+    )
+    db.execute("CREATE INDEX exchanges_started_at ON exchanges (started_at)")
+    # Without a rowid the key is the table, and no second copy of exchange_id is kept in an index.
+    db.execute(
+        """
+CREATE TABLE attempts (
+  exchange_id TEXT NOT NULL,
+  number INTEGER NOT NULL,       -- from 1
+  provider TEXT,
+  model TEXT,
+  started_ms REAL,               -- milliseconds since the exchange began
+  ended_ms REAL,
+  reused INTEGER,                -- 1: on a connection from the pool
+  status INTEGER,                -- 0: no answer
+  ended_by TEXT,                 -- this and the next three are NULL if it went well
+  ended_phase TEXT,
+  ended_kind TEXT,
+  detail TEXT,
+  PRIMARY KEY (exchange_id, number)
+) WITHOUT ROWID"""
+    )
+    db.execute(
+        """
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY,
+  started_at REAL,               -- seconds since 1970
+  ended_at REAL,                 -- NULL while it runs, and after a kill
+  pid INTEGER,
+  version TEXT,
+  observed INTEGER,              -- receipts taken
+  written INTEGER,               -- rows made of them, pruned ones included
+  lost INTEGER                   -- receipts without a row; NULL: not known yet
+)"""
+    )
+    db.execute("PRAGMA user_version = 1")

@@ -1,0 +1,175 @@
+"""The ledger's tables, and which files are ledgers.
+
+Lives here: the columns (`EXCHANGES`, `ATTEMPTS`, `RUNS`), `connect`, `writing`, `version_of`, `ensure`, and what to say
+of a file that cannot be used (`LedgerUnusable`, `told`).
+May not live here: the statements that make the tables (migrations), anything that imports sqlite-utils at start.
+How it works: a file says what it is in its header: `application_id` = it is a ledger, `user_version` = how many of our
+migrations it has seen. So a current file is known by two PRAGMAs, 5 us; sqlite-utils (60 ms of start) is imported for
+an older one only, and keeps its own record of migrations in `_sqlite_migrations`, in the same transaction.
+Doubted: nothing yet.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# "LLMP". `file` and SQLite's own registry of such numbers know nobody else by it.
+APPLICATION = 0x4C4C4D50
+
+# As many migrations as there are in proxy.ledger.migrations.
+VERSION = 1
+
+# Columns in the order in which rows are written. What they mean stands in the tables themselves: `.schema exchanges`.
+EXCHANGES = tuple(
+    """
+    id run started_at key alias provider model_requested model_served dialect method path stream
+    status ended_by ended_phase ended_kind detail complete
+    usage_source input_source output_source usage_complete
+    input_tokens output_tokens cached_tokens cache_write_tokens cache_write_1h_tokens reasoning_tokens searches
+    counted_input_tokens counted_output_tokens cost_micros reported_cost_micros price_version
+    attempts events bytes_in bytes_out
+    body_ms queue_ms connect_ms sent_ms first_byte_ms first_event_ms total_ms
+    provider_request_id client tags
+    """.split()
+)
+ATTEMPTS = tuple(
+    """
+    exchange_id number provider model started_ms ended_ms reused status ended_by ended_phase ended_kind detail
+    """.split()
+)
+RUNS = ("id", "started_at", "ended_at", "pid", "version", "observed", "written", "lost")
+
+
+class LedgerUnusable(Exception):
+    """The ledger's file cannot be used. The message is one sentence: what is wrong, and what to do."""
+
+
+@contextmanager
+def told(path: str) -> Iterator[None]:
+    """What goes wrong in here with the ledger at `path` is raised as LedgerUnusable."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise LedgerUnusable(f"there is no {error.filename}: make its folder, or choose another path") from error
+    except OSError as error:
+        where = error.filename or path
+        raise LedgerUnusable(
+            f"{where} cannot be used ({error.strerror or error}): let this user write there, or choose another path"
+        ) from error
+    except sqlite3.Error as error:
+        raise LedgerUnusable(f"{path} {_sentence(error)}") from error
+
+
+def _sentence(error: sqlite3.Error) -> str:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the higher bits say in which step
+        case sqlite3.SQLITE_NOTADB:
+            return "is no SQLite database: choose another path, or move that file away"
+        case sqlite3.SQLITE_CORRUPT:
+            return "is damaged: move it away, and get out of it what `sqlite3 FILE .recover` still finds"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "is locked by another program: end its transaction"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return f"cannot be written ({error}): let this user write to it and to its folder"
+        case sqlite3.SQLITE_FULL:
+            return "cannot grow: the disk is full"
+        case _:
+            return f"cannot be used: {error}"
+
+
+def real_path(path: str) -> str:
+    """Where the ledger at `path` really is; the files beside it are there. LedgerUnusable: it cannot be a file."""
+    if path in ("", ":memory:") or path.startswith("file:") or "\0" in path:
+        raise LedgerUnusable(f"the ledger is a file, and {path!r} is no path of one: give a path, such as llm-proxy.db")
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LedgerUnusable(f"{path} is no file: give the path of one")
+    return path
+
+
+def place(path: str) -> tuple[int, int]:
+    """Which file is at `path`: device and number; (0, 0): none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return status.st_dev, status.st_ino
+
+
+def connect(path: str, wait: float) -> sqlite3.Connection:
+    """A connection that writes to the ledger at `path`, in autocommit mode; any thread may use it, one at a time.
+
+    Makes the file (mode 0600) and brings it to `VERSION`. `wait`: seconds to wait for others' locks.
+    Raises LedgerUnusable.
+    """
+    with told(path):
+        try:
+            # Never opened where it exists: closing it would let go of every lock that this process has on it (POSIX).
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
+        connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+        try:
+            version_of(connection, path)  # before anything is written into somebody else's file
+            _arrange(connection, path)
+            ensure(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _arrange(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only
+    [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LedgerUnusable(f"{path} cannot have a write-ahead log, as on network file systems: choose a local path")
+    connection.execute("PRAGMA synchronous = NORMAL")  # fsync at checkpoints: a power cut may cost rows, nothing else
+    connection.execute(f"PRAGMA journal_size_limit = {4 << 20}")  # the log after a checkpoint; those are every 4 MB
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that writes: all of it or nothing. Raises sqlite3.Error."""
+    if connection.in_transaction:  # the last rollback failed, too
+        connection.rollback()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def version_of(connection: sqlite3.Connection, path: str) -> int:
+    """How many migrations the file has seen; 0: an empty one.
+
+    LedgerUnusable: it belongs to something else, or to a newer version. `path` is for that sentence.
+    """
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application or version or tables:
+            raise LedgerUnusable(f"{path} is a SQLite database of something else: give the ledger a file of its own")
+        return 0
+    if version > VERSION:
+        raise LedgerUnusable(
+            f"{path} was written by a newer llm-proxy (its schema is {version}, this one knows {VERSION}): "
+            "use that version, or give the ledger another file"
+        )
+    return int(version)
+
+
+def ensure(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the file to `VERSION`: nothing to do, a migration, or a first creation.
+
+    The connection is in autocommit mode (isolation_level None). Raises LedgerUnusable, sqlite3.Error.
+    """
+    if version_of(connection, path) < VERSION:
+        from proxy.ledger import migrations  # imports sqlite-utils
+
+        migrations.apply(connection)

@@ -1,0 +1,160 @@
+"""A row says what its receipt says."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.ledger import rows, schema
+from proxy.outcome import Attempt, Receipt, Source, Usage
+from tests.ledger.receipts import RUN, a_receipt, full_receipt
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Any:
+    connection = schema.connect(str(tmp_path / "a.db"), 1.0)
+    connection.row_factory = sqlite3.Row
+    yield connection
+    connection.close()
+
+
+def stored(connection: sqlite3.Connection, receipt: Receipt) -> dict[str, Any]:
+    assert rows.insert(connection, [rows.entry_of(receipt, RUN)]) == 1
+    [row] = connection.execute("SELECT * FROM exchanges")
+    return dict(row)
+
+
+# Where a column's name is not that of the receipt's field.
+OF_USAGE = {
+    "input_source": "reported",
+    "output_source": "counted",
+    "usage_source": "counted",
+    "usage_complete": 1,
+    "input_tokens": 1200,
+    "output_tokens": 300,
+    "cached_tokens": 1000,
+    "cache_write_tokens": 100,
+    "cache_write_1h_tokens": 50,
+    "reasoning_tokens": 200,
+    "searches": 2,
+    "counted_input_tokens": 1190,
+    "counted_output_tokens": 299,
+    "reported_cost_micros": 1235,
+}
+
+
+def test_every_field_has_its_column(connection: sqlite3.Connection) -> None:
+    receipt = full_receipt()
+    row = stored(connection, receipt)
+    assert tuple(row) == schema.EXCHANGES
+    expected = {field.name: getattr(receipt, field.name) for field in fields(receipt) if field.name != "usage"}
+    expected |= {"run": RUN, "ended_by": "client", "ended_phase": "stream", "attempts": 2, **OF_USAGE}
+    assert row == expected
+    assert None not in row.values()
+
+
+def test_the_receipts_of_this_test_leave_nothing_at_its_default() -> None:
+    """Else a column that is never written would pass as a field that has no value."""
+    plain, full = a_receipt(), full_receipt()
+    same = {field.name for field in fields(plain) if getattr(plain, field.name) == getattr(full, field.name)}
+    assert same == {"id", "started_at", "client", "method"}
+    assert full.usage is not None
+    unset = {f.name for f in fields(Usage) if getattr(full.usage, f.name) == getattr(Usage(), f.name)}
+    assert unset == {"billed"}
+
+
+def test_every_attempt_has_its_row(connection: sqlite3.Connection) -> None:
+    stored(connection, full_receipt())
+    first, second = (dict(row) for row in connection.execute("SELECT * FROM attempts ORDER BY number"))
+    assert tuple(first) == schema.ATTEMPTS
+    assert tuple(first.values()) == (
+        *(f"{RUN}-1", 1, "azure", "gpt-4o", 1.5, 2.5, 0, 0),
+        *("upstream", "connect", "connect_failed", "refused"),
+    )
+    assert tuple(second.values()) == (
+        *(f"{RUN}-1", 2, "openai", "gpt-4o-mini", 2.75, 90.5, 1, 200),
+        *(None, None, None, None),
+    )
+
+
+def test_without_usage_there_are_no_figures_and_nothing_is_incomplete(connection: sqlite3.Connection) -> None:
+    row = stored(connection, a_receipt())
+    assert [row[name] for name in ("usage_source", "input_source", "output_source")] == ["none"] * 3
+    rest = set(OF_USAGE) - {"usage_source", "input_source", "output_source"}
+    assert {row[name] for name in rest} == {None}
+
+
+def test_usage_that_nobody_knows_is_incomplete(connection: sqlite3.Connection) -> None:
+    row = stored(connection, a_receipt(usage=Usage(input=7, input_source=Source.REPORTED)))
+    assert (row["usage_complete"], row["usage_source"], row["input_tokens"]) == (0, "none", 7)
+
+
+@pytest.mark.parametrize("one", Source)
+@pytest.mark.parametrize("other", Source)
+def test_the_source_of_both_is_that_of_the_usage(connection: sqlite3.Connection, one: Source, other: Source) -> None:
+    usage = Usage(input_source=one, output_source=other)
+    assert stored(connection, a_receipt(usage=usage))["usage_source"] == usage.source.value
+
+
+@pytest.mark.parametrize("count", [0, 1, rows.GROUP - 1, rows.GROUP, rows.GROUP + 1, 3 * rows.GROUP + 7])
+def test_any_number_of_rows_goes_in_once(connection: sqlite3.Connection, count: int) -> None:
+    attempt = Attempt("openai", None, 0.0, 1.0, False, 200, None)
+    entries = [rows.entry_of(a_receipt(number, attempts=[attempt] * (number % 3)), RUN) for number in range(count)]
+    assert rows.insert(connection, entries) == count
+    before = connection.execute("SELECT * FROM exchanges").fetchall()
+    assert [row["id"] for row in before] == [f"{RUN}-{number}" for number in range(count)]
+    assert connection.execute("SELECT count(*) FROM attempts").fetchone()[0] == sum(n % 3 for n in range(count))
+    assert rows.insert(connection, entries) == 0
+    assert connection.execute("SELECT * FROM exchanges").fetchall() == before
+
+
+def test_of_rows_that_are_there_in_part_the_new_ones_are_counted(connection: sqlite3.Connection) -> None:
+    entries = [rows.entry_of(a_receipt(number), RUN) for number in range(3 * rows.GROUP)]
+    assert rows.insert(connection, entries[::3]) == rows.GROUP
+    assert rows.insert(connection, entries) == 2 * rows.GROUP
+
+
+def test_a_group_has_no_more_values_than_any_sqlite_takes() -> None:
+    assert rows.GROUP * max(len(schema.EXCHANGES), len(schema.ATTEMPTS)) <= 999
+
+
+ODD = [
+    ("tags", "\ud800x", "?x"),
+    ("tags", b"\xff", "b'\\xff'"),
+    ("path", object, "<class 'object'>"),
+    ("bytes_in", 2**63, None),
+    ("bytes_in", -(2**70), None),
+    ("bytes_in", 2**63 - 1, 2**63 - 1),
+    ("total_ms", math.inf, None),
+    ("total_ms", math.nan, None),
+    ("stream", True, 1),
+    ("tags", "\0", "\0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), ODD)
+def test_odd_values_are_made_to_fit(connection: sqlite3.Connection, field: str, value: Any, expected: Any) -> None:
+    failed = Attempt("openai", "\udfff", 0.0, 2.0**70, False, 2**64, None)
+    entry = rows.storable(rows.entry_of(a_receipt(attempts=[failed], **{field: value}), RUN))
+    assert rows.insert(connection, [entry]) == 1
+    assert connection.execute("SELECT * FROM exchanges").fetchone()[field] == expected
+    attempt = connection.execute("SELECT * FROM attempts").fetchone()
+    assert (attempt["model"], attempt["status"]) == ("?", None)
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    entry = rows.entry_of(full_receipt(), RUN)
+    assert rows.storable(entry) == entry
+
+
+@pytest.mark.parametrize(("field", "value"), [("tags", "\ud800"), ("bytes_in", 2**63), ("path", object)])
+def test_what_does_not_fit_is_refused_with_an_error_that_book_knows(
+    connection: sqlite3.Connection, field: str, value: Any
+) -> None:
+    with pytest.raises((ValueError, OverflowError, sqlite3.ProgrammingError, sqlite3.InterfaceError)):
+        rows.insert(connection, [rows.entry_of(a_receipt(**{field: value}), RUN)])
