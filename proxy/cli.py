@@ -8,11 +8,15 @@ for an event loop to load. Exit codes: 0 done, 1 failed, 2 wrong usage or config
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
+from proxy.accounts.arguments import add_commands
+from proxy.accounts.desk import Desk
 
 if TYPE_CHECKING:
     from proxy.outcome import Receipt
@@ -31,6 +35,7 @@ examples:
                                                        a server of your own; its models are called vllm/<model>
   llm-proxy check --model gpt-4o                       what this environment means, and where that model goes
   llm-proxy simulate --fault 'cut=3'                   a provider that breaks off, to try your agent against
+  llm-proxy usage --since 7d --by key,model            what was used, and what it cost
 
 Everything is configured by environment variables: `llm-proxy serve --help` lists them.
 """
@@ -125,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--fault", default="", metavar="SPEC", help="what to do with every request, e.g. 'cut=3'")
     simulate.add_argument("--pace", type=float, metavar="N", help="events a second (as fast as they go)")
     simulate.add_argument("--replay", metavar="DIR", help="answer recorded requests from this folder")
+    add_commands(command, Desk(os.environ, time.time, time.sleep, sys.stdout, sys.stderr))
     return parser
 
 
@@ -135,11 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:  # argparse has said what there is to say
         return ended.code if isinstance(ended.code, int) else 2
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells count
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read has left: nobody is to be told
+    except BrokenPipeError:  # whoever read has left: nobody is to be told
+        # The interpreter writes what is left when it ends, and would complain then, with a code of its own (120).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -150,7 +159,8 @@ def _complain(sentences: Sequence[str], kind: str) -> None:
 
 def _read_settings() -> Settings | list[str]:
     """The environment's settings, or all errors, certificates included. Warnings are shown either way."""
-    from proxy.server.settings import ConfigurationError, check_certificates, read_settings
+    from proxy.server.certificates import check_certificates
+    from proxy.server.settings import ConfigurationError, read_settings
 
     try:
         settings = read_settings()

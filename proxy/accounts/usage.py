@@ -1,0 +1,193 @@
+"""`llm-proxy usage`: requests, tokens and cost, by whatever they are asked for.
+
+Lives here: the table, the document and the CSV of sums. May not live here: the sums themselves (ledger.reader).
+How it works: a column that holds nothing but zeros is left out, and those that need an explanation have a sentence
+below. `counted` is the share of tokens that no provider reported.
+Doubted: tokens are shown in thousands where ones would leave too little room for names; CSV and JSON are always exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from proxy.accounts import columns
+from proxy.accounts.columns import Column
+from proxy.accounts.desk import Desk, reader, wanted
+from proxy.ledger.period import shown, zone_name
+from proxy.ledger.reader import MOST_GROUPS, Sum, Totals, Wanted
+from proxy.telemetry.lines import stamp
+
+_FIGURES = Sum._fields[1:]
+_NAME_ROOM = 20  # columns that a name should have, before less of the figures is shown
+
+
+def run(desk: Desk, arguments: argparse.Namespace) -> int:
+    by = list(dict.fromkeys(arguments.by or ["model"]))
+    asked = wanted(desk, arguments)
+    with reader(desk, arguments) as ledger:
+        totals = ledger.totals(by, asked, arguments.local)
+        last = [] if totals.total.requests else ledger.latest(1)
+    if arguments.json:
+        desk.say(columns.json_text(document(by, asked, totals, arguments.local), indented=True))
+    elif arguments.csv:
+        desk.say("\n".join(map(columns.csv_line, ([*by, *_FIGURES], *([*g.names, *g[1:]] for g in totals.groups)))))
+    elif totals.total.requests:
+        table = as_table(by, totals, desk.width)
+        desk.say(f"{_heading(by, asked, arguments.local, desk.now())}\n\n{table.text}")
+        if notes := _notes(by, totals, table.left_out):
+            desk.say("\n" + "\n".join(notes))
+    else:
+        desk.say(_nothing(asked, last, arguments.local, desk.now()))
+    return 0
+
+
+def document(by: Sequence[str], asked: Wanted, totals: Totals, is_local: bool) -> dict[str, Any]:
+    """Everything as plain values; moments in UTC, money in microdollars."""
+    return {
+        "since": None if asked.since is None else stamp(asked.since),
+        "until": None if asked.until is None else stamp(asked.until),
+        "days": "local" if is_local else "UTC",
+        "by": list(by),
+        "groups": [{**dict(zip(by, group.names)), **_figures(group)} for group in totals.groups],
+        "total": _figures(totals.total),
+        "has_more": totals.has_more,
+    }
+
+
+def _figures(sums: Sum) -> dict[str, Any]:
+    return dict(zip(_FIGURES, sums[1:]))
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+class Table(NamedTuple):
+    text: str
+    left_out: list[str]  # columns for which there was no room
+
+
+def as_table(by: Sequence[str], totals: Totals, most: int = columns.WIDTH) -> Table:
+    """The groups in lines of at most `most` columns, unless the figures alone take more; the last line is the total."""
+    lines = [*totals.groups, totals.total]
+    names = [
+        Column(what, [_name(what, g.names[at]) for g in totals.groups], is_name=True) for at, what in enumerate(by)
+    ]
+    for at, name in enumerate(names):
+        name.cells.append("" if at else "total")
+    room = most - sum(min(name.width, _NAME_ROOM) + len(columns.GAP) for name in names) + len(columns.GAP)
+    for unit, left_out in _WAYS:
+        figures = [column for column in _figure_columns(lines, unit) if column.head not in left_out]
+        if sum(column.width + len(columns.GAP) for column in figures) <= room:
+            break
+    return Table(columns.table([*names, *figures], has_total=True, most=most), left_out)
+
+
+# What is tried, in order, to make room: thousands of tokens, then fewer columns, then millions.
+_WAYS: list[tuple[str, list[str]]] = [
+    ("", []),
+    ("k", []),
+    ("k", ["reasoning"]),
+    ("k", ["reasoning", "cached"]),
+    ("M", ["reasoning", "cached"]),
+]
+
+
+def _figure_columns(lines: Sequence[Sum], unit: str) -> list[Column]:
+    """Requests, input, output and cost; others only where there is something in them."""
+    total = lines[-1]
+    digits = columns.digits_for(total.cost_micros or 0)
+    cells: dict[str, tuple[object, Callable[[Sum], str]]] = {
+        "requests": (True, lambda line: columns.count(line.requests)),
+        "input": (True, lambda line: columns.count(line.input_tokens, unit)),
+        "cached": (total.cached_tokens, lambda line: columns.count(line.cached_tokens, unit)),
+        "output": (True, lambda line: columns.count(line.output_tokens, unit)),
+        "reasoning": (total.reasoning_tokens, lambda line: columns.count(line.reasoning_tokens, unit)),
+        "cost": (True, lambda line: _cost(line, digits) + (" " if total.unpriced and not line.unpriced else "")),
+        "counted": (_own(total), lambda line: columns.share(_own(line), _tokens(line))),
+        "cut": (total.incomplete, lambda line: columns.count(line.incomplete)),
+        "errors": (total.errors, lambda line: columns.count(line.errors)),
+    }
+    return [Column(head, list(map(cell, lines))) for head, (is_shown, cell) in cells.items() if is_shown]
+
+
+def _name(what: str, value: object) -> str:
+    if what == "ending" and isinstance(value, str) and len(parts := value.split(" ")) == 3:
+        return f"{columns.letters(parts[0], parts[1])} {columns.name(parts[2])}"
+    return columns.name(value)
+
+
+def _cost(line: Sum, digits: int) -> str:
+    if line.cost_micros is None:
+        return "?" if line.unpriced else "-"
+    return columns.dollars(line.cost_micros, digits) + ("+" if line.unpriced else "")
+
+
+def _tokens(line: Sum) -> int:
+    return line.input_tokens + line.output_tokens
+
+
+def _own(line: Sum) -> int:
+    """Tokens that no provider reported."""
+    return line.counted_tokens + line.estimated_tokens
+
+
+def _notes(by: Sequence[str], totals: Totals, left_out: Sequence[str]) -> list[str]:
+    """What the columns mean that are not always there, and what is in no column."""
+    total = totals.total
+    notes = []
+    if _own(total):
+        counted, estimated = (columns.share(n, _tokens(total)) for n in (total.counted_tokens, total.estimated_tokens))
+        parts = [f"{counted} counted here"] if total.counted_tokens else []
+        parts += [f"{estimated} estimated from bytes"] if total.estimated_tokens else []
+        notes.append(f"counted: of all tokens {' and '.join(parts)}; the others are as the providers reported them.")
+    if total.incomplete:
+        notes.append("cut: answers without their end, tokens so far; --by ending says who broke off, and when.")
+    if total.unpriced:
+        notes.append(f"? and +: {_requests(total.unpriced)} without price; what they cost is not in the sum.")
+    if total.unmeasured:
+        notes.append(f"What {_requests(total.unmeasured)} used is not known at all.")
+    if total.reported_cost_micros is not None:
+        digits = columns.digits_for(total.reported_cost_micros)
+        notes.append(f"By what providers say of their own cost: {columns.dollars(total.reported_cost_micros, digits)}.")
+    if "tag" in by:
+        notes.append("A request with several tags is in several lines, and once in the total.")
+    if left_out:
+        notes.append(f"There was no room for {' and '.join(left_out)}; --csv and --json have all columns.")
+    if totals.has_more:
+        notes.append(f"There are more than {MOST_GROUPS:,} lines; the total has the others, too.")
+    return notes
+
+
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+def _heading(by: Sequence[str], asked: Wanted, is_local: bool, now: float) -> str:
+    return f"Requests {_span(asked, is_local, now)}, by {' and '.join(by)}{_filters(asked)}"
+
+
+def _span(asked: Wanted, is_local: bool, now: float) -> str:
+    end = now if asked.until is None else asked.until
+    until = f"{shown(end, is_local)} {zone_name(end, is_local)}"
+    return f"until {until}" if asked.since is None else f"from {shown(asked.since, is_local)} until {until}"
+
+
+def _filters(asked: Wanted) -> str:
+    named = {"key": asked.key, "provider": asked.provider, "model": asked.model}
+    return "".join(f", only {what} {columns.name(value)}" for what, value in named.items() if value is not None)
+
+
+def _nothing(asked: Wanted, last: Sequence[dict[str, Any]], is_local: bool, now: float) -> str:
+    if not last:
+        return "Nothing was used: the ledger has no request yet."
+    at = last[0]["started_at"]
+    begun = f"{shown(at, is_local)} {zone_name(at, is_local)}"
+    return (
+        f"No requests {_span(asked, is_local, now)}{_filters(asked)}.\n"
+        f"The last one of all began {begun}; `--since 7d` or `--since all` looks further back."
+    )
+
+
+def _requests(number: int) -> str:
+    return "1 request" if number == 1 else f"{number:,} requests"
