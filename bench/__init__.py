@@ -9,6 +9,7 @@
   machine       cores, CPU time and memory of process trees, versions
   scenarios     which load makes which figure
   report        figures of all rounds -> table and JSON
+  ledger        what the ledger does to the event loop
   micro         pieces of the straight path on their own
   profile       where the sidecar's time goes
 

@@ -47,7 +47,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     lines = [
         f"  {each.name:14} {each.about}{'' if each.by_default else ' (with --only)'}" for each in SCENARIOS.values()
     ]
-    lines += ["", "contestants:"] + [f"  {each.name:14} {each.about}" for each in CONTESTANTS.values()]
+    lines += ["", "contestants:"]
+    lines += [
+        f"  {each.name:14} {each.about}{'' if each.by_default else ' (with --contestants)'}"
+        for each in CONTESTANTS.values()
+    ]
     parser = argparse.ArgumentParser(
         prog="bench",
         description="What the sidecar costs beside the others: CPU per unit of work, added latency, memory.",
@@ -63,7 +67,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--contestants",
         type=_names(list(CONTESTANTS)),  # type: ignore[arg-type]
         metavar="NAME,...",
-        help="these contestants (default: all)",
+        help="these contestants",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args(arguments)
@@ -83,7 +87,7 @@ class _Run:
             if options.only
             else [each for each in SCENARIOS.values() if each.by_default]
         )
-        self._wanted: list[str] = options.contestants or list(CONTESTANTS)
+        self._wanted: list[str] = options.contestants or [each.name for each in CONTESTANTS.values() if each.by_default]
         self._needed = set(options.contestants or ["llm-proxy"])
         self._arena = arena
         self._cores = cores

@@ -82,6 +82,7 @@ class Contestant:
     name: str
     start: Callable[[int, Path, str], Start] | None
     about: str
+    by_default: bool = True
 
 
 @dataclass(slots=True)
@@ -137,13 +138,19 @@ def _start_llm_proxy(upstream: int, folder: Path, key: str) -> Start:
     return Start([sys.executable, "-m", "proxy", "serve"], port, _python(environment))
 
 
+def _start_unmetered(upstream: int, folder: Path, key: str) -> Start:
+    start = _start_llm_proxy(upstream, folder, key)
+    return start._replace(environment={**start.environment, "LLM_PROXY_METER": "off", "LLM_PROXY_DB": "off"})
+
+
 CONTESTANTS = {
     each.name: each
     for each in (
         Contestant("direct", None, "no proxy: the load asks the upstream"),
         Contestant("splice", _start_splice, "floor: uvloop, bytes forwarded without a look"),
         Contestant("nginx", _start_nginx, "1 worker, unbuffered, upstream keep-alive, no log"),
-        Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering on; log off"),
+        Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering, ledger on; log off"),
+        Contestant("unmetered", _start_unmetered, "this project without metering and ledger", by_default=False),
     )
 }
 

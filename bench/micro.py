@@ -1,7 +1,7 @@
 """Pieces of the straight path on their own: `python -m bench.micro`.
 
-Lives here: what one read of a stream passes through (response parser, event cutter, watch), the request parser, and
-reading a call, each fed as the relay feeds it.
+Lives here: what one read of a stream passes through (response parser, event cutter, watch, meter), the request parser,
+and reading a call, each fed as the relay feeds it.
 May not live here: sockets; any verdict. Nothing here is asserted; figures are for before and after on one machine.
 How it works: each piece is run until its time is measurable, several times; the least is shown, since a piece alone
 can only be made slower by others.
@@ -112,6 +112,14 @@ def _dialect_pieces() -> Iterator[Piece]:
     for count in (1, _BULK):
         watch, data = dialect.watch(), orders.EVENT * count
         yield Piece(f"watch, {_events(count)}", "event", count, partial(watch.feed, data))
+        meter = dialect.meter(is_stream=True)
+
+        def work(meter: Any = meter, data: bytes = data) -> None:
+            meter.feed(data)
+            if meter.kept > 64 * 1024:
+                meter.take()
+
+        yield Piece(f"meter, {_events(count)}", "event", count, work)
 
 
 def _encode_pieces() -> Iterator[Piece]:

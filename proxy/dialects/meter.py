@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -168,8 +169,11 @@ class EventMeter:
         raise NotImplementedError
 
 
+_figures = attrgetter(*(field.name for field in fields(Usage)))
+
+
 def _copy(usage: Usage | None) -> Usage:
-    return Usage() if usage is None else replace(usage)
+    return Usage() if usage is None else Usage(*_figures(usage))  # 0.5 us; dataclasses.replace takes 2.4
 
 
 class AnswerMeter:

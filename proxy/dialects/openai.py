@@ -119,7 +119,7 @@ class ChoicesWatch(EventWatch):
         return is_filled(choice.get("text")) or is_filled(delta)
 
 
-NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')  # 0.2 us for an event of 300 bytes without it
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 def without_usage_event(block: bytes) -> bytes:
@@ -129,7 +129,7 @@ def without_usage_event(block: bytes) -> bytes:
 
 
 def _only_reports_usage(event: bytes) -> bool:
-    if NO_CHOICES.search(event) is None:
+    if _NO_CHOICES.search(event) is None:
         return False
     pieces = list(split_events(event))
     chunk = parse(pieces[0][1]) if len(pieces) == 1 else None

@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, Watch
-from proxy.dialects.openai import NO_CHOICES, without_usage_event
+from proxy.dialects.openai import without_usage_event
 from proxy.outcome import Failure, Receipt
 from proxy.relay.metering import Metering
 from proxy.relay.options import ByteLimits
@@ -118,7 +118,7 @@ class Answer:
                 if meter.kept > metered.room:
                     metered.make_room()
                 # `data` is more or less than `block` only where an event of more than 64 KiB flows.
-                if self._hides_usage and NO_CHOICES.search(block) and data == block:
+                if self._hides_usage and meter.is_reported and data == block:
                     data = without_usage_event(block)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress

@@ -3,6 +3,9 @@
   addresses   Address: where a listener binds, out of text
   table       SETTINGS: every variable of ours with default, unit and meaning; what README, --help and parsing share
   settings    read_settings: environment -> Settings, all errors at once; the only reader of the environment
+  values      text of variables -> sizes, policies
+  files       what settings read from files: secrets, prices
+  certificates   TLS with clients, and whether certificate files can be used
   report      what a configuration means, as a document and as text, free of secrets
   worker      Worker: listeners, relay, sinks; start and stop
 

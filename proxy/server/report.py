@@ -7,6 +7,7 @@ header fields only the names.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from proxy.catalog.families import FAMILIES
@@ -15,6 +16,7 @@ from proxy.dialects.call import Call
 from proxy.outcome import Failure
 from proxy.policy.keys import AuthMode
 from proxy.policy.router import plan, route
+from proxy.relay.options import Disconnect
 from proxy.server.settings import Settings
 from proxy.server.table import NUMBERS, TIMEOUTS, size_text
 
@@ -39,6 +41,13 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
         "keys": {name: f"#{secret.fingerprint}" for name, secret in settings.keys.items()},
         "hosts": sorted(settings.hosts),
         "log": settings.log,
+        "ledger": settings.ledger.path if settings.ledger else None,
+        "prices": settings.snapshot.prices.version if settings.snapshot.prices else None,
+        "metering": _metering(settings),
+        "disconnect": {
+            "default": _policy(settings.relay.disconnect),
+            **{name: _policy(policy) for name, policy in settings.relay.disconnect_by_key.items()},
+        },
         "providers": [_provider(provider, settings) for provider in settings.snapshot.providers.values()],
         "default_provider": default.name if default else None,
         "timeouts": {name: settings.relay.seconds[limit] for name, limit in TIMEOUTS.items()},
@@ -81,6 +90,10 @@ def as_text(document: dict[str, Any]) -> str:
     if document["hosts"]:
         lines.append(f"hosts      {', '.join(document['hosts'])}")
     lines.append(f"log        {document['log']}")
+    lines.append(f"ledger     {document['ledger'] or 'off'}")
+    lines.append(f"usage      {document['metering']}; prices {document['prices']}")
+    policies = [f"{name}={policy}" for name, policy in document["disconnect"].items() if name != "default"]
+    lines.append(f"leaving    {', '.join([document['disconnect']['default'], *policies])}")
     lines.append("providers" if document["providers"] else "providers  none: every request is answered with 404")
     for provider in document["providers"]:
         lines.append(f"  {provider['name']:<11}{provider['url']}  ({provider['family']}, {provider['credential']})")
@@ -103,6 +116,18 @@ def as_text(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _metering(settings: Settings) -> str:
+    if not settings.relay.meters:
+        return "off"
+    return "reported, counted where it is not" if settings.counts else "reported, estimated where it is not"
+
+
+def _policy(policy: Disconnect) -> str:
+    if not policy.drains:
+        return "cancel"
+    return "drain" if policy.seconds == math.inf else f"drain:{policy.seconds:g}"
+
+
 def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
     credential = "no credential"
     if settings.mode is AuthMode.PASSTHROUGH:
@@ -121,6 +146,7 @@ def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
         "proxy": f"{proxy[0]}:{proxy[1]}" if proxy else None,
         "models": [f"{start}*" for start, owner in settings.snapshot.owners if owner == provider.name],
         "dialects": sorted(FAMILIES[provider.family].dialects),
+        "include_usage": provider.takes_include_usage,
     }
 
 

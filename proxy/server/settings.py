@@ -15,19 +15,21 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from proxy.catalog import load
+from proxy.catalog.prices import Prices, PricesError
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Snapshot
+from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit
 from proxy.policy.keys import AuthMode, KeyRing
-from proxy.relay.options import DEFAULT_SECONDS, ByteLimits, PoolOptions, RelayOptions, UpstreamTls
+from proxy.relay.options import CANCEL, DEFAULT_SECONDS, ByteLimits, Disconnect, PoolOptions, RelayOptions, UpstreamTls
 from proxy.server.addresses import Address, parse_addresses
-from proxy.server.table import NOT_YET, NUMBERS, PREFIX, SETTINGS, TIMEOUTS, Number
+from proxy.server.files import builtin_prices, read_text_file
+from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, PREFIX, SETTINGS, TIMEOUTS, Number, size_text
+from proxy.server.values import parse_disconnect, parse_env_file, parse_size
 from proxy.wire.head import HeadLimits
 
-MAX_FILE = 1024 * 1024  # a file named by a variable; a longer one is not what somebody meant
 LOGS = ("json", "text", "off")
 # 16 random letters and digits are 95 bits; what people invent is shorter.
 LEAST_KEY = 16
@@ -58,6 +60,8 @@ class Settings:
     keys: dict[str, Secret]
     hosts: frozenset[str]
     log: str  # "json" | "text" | "off"
+    ledger: LedgerOptions | None  # None: none is written
+    counts: bool  # text is counted by a tokenizer where no provider reported
     relay: RelayOptions
     snapshot: Snapshot
     warnings: tuple[str, ...] = ()
@@ -71,15 +75,6 @@ class Settings:
     def browser_guard(self) -> bool:
         """Are web pages kept out (DESIGN 8)? Yes where no key would."""
         return self.mode is not AuthMode.KEYS
-
-
-def read_text_file(path: str) -> str:
-    """The text of a file that a variable names. Raises OSError and ValueError."""
-    with Path(path).open("rb") as file:
-        content = file.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
-        raise ValueError("larger than 1 MiB")
-    return content.decode()
 
 
 def read_settings(environ: Mapping[str, str] | None = None, read_file: ReadFile = read_text_file) -> Settings:
@@ -116,8 +111,10 @@ class _Reading:
             keys=keys,
             hosts=self._hosts(),
             log=self._one_of("LLM_PROXY_LOG", LOGS, "json"),
-            relay=self._relay(),
-            snapshot=loaded.snapshot,
+            ledger=self._ledger(),
+            counts=self._is_on("LLM_PROXY_COUNT"),
+            relay=self._relay(keys),
+            snapshot=replace(loaded.snapshot, prices=self._prices()),
             env_file=self._env_file,
         )
         self._errors += _contradictions(settings)
@@ -234,7 +231,43 @@ class _Reading:
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
-    def _relay(self) -> RelayOptions:
+    def _ledger(self) -> LedgerOptions | None:
+        path = self._environ.get("LLM_PROXY_DB", DEFAULT_DB)
+        days, size = 0.0, 0
+        if "LLM_PROXY_DB_DAYS" in self._environ:
+            days = self._quantity("LLM_PROXY_DB_DAYS", "days", 0.0, 0.0)
+        if "LLM_PROXY_DB_SIZE" in self._environ:
+            size = int(self._number("LLM_PROXY_DB_SIZE", Number("", "", "bytes", 0, "")) or 0)
+            if 0 < size < LEAST_DB:
+                self._errors.append(f"LLM_PROXY_DB_SIZE: must be {size_text(LEAST_DB)} or more, or 0 for any size")
+        return None if path.lower() == "off" else LedgerOptions(path, days=days, max_bytes=size)
+
+    def _prices(self) -> Prices | None:
+        """The built-in table, with the user's over it."""
+        prices = builtin_prices()
+        path = self._environ.get("LLM_PROXY_PRICES")
+        text = None if path is None else self._text_of("LLM_PROXY_PRICES", path)
+        if text is None:
+            return prices
+        try:
+            return prices.overlaid(Prices.of(text.encode()))
+        except PricesError as error:
+            self._errors += [f"LLM_PROXY_PRICES: {problem}" for problem in error.problems]
+            return prices
+
+    def _disconnect(self, keys: dict[str, Secret]) -> tuple[Disconnect, dict[str, Disconnect]]:
+        found = parse_disconnect(self._environ.get("LLM_PROXY_DISCONNECT", "cancel"))
+        if isinstance(found, str):
+            self._errors.append(f"LLM_PROXY_DISCONNECT: {found}")
+            return CANCEL, {}
+        unknown = sorted(set(found[1]) - set(keys))
+        self._errors += [f"LLM_PROXY_DISCONNECT: LLM_PROXY_KEYS has no key called {name}" for name in unknown]
+        return found
+
+    def _is_on(self, variable: str, default: str = "on") -> bool:
+        return self._one_of(variable, ("on", "off"), default) == "on"
+
+    def _relay(self, keys: dict[str, Secret]) -> RelayOptions:
         seconds = dict(DEFAULT_SECONDS)
         for variable, limit in TIMEOUTS.items():
             if variable in self._environ:
@@ -245,6 +278,7 @@ class _Reading:
                 value = self._number(variable, number)
                 if value is not None:
                     given[number.part][number.field] = value
+        default, by_key = self._disconnect(keys)
         tls = UpstreamTls(
             self._file("LLM_PROXY_UPSTREAM_CA"),
             self._file("LLM_PROXY_UPSTREAM_CERT"),
@@ -256,7 +290,11 @@ class _Reading:
             bytes=replace(ByteLimits(), **given["bytes"]),  # type: ignore[arg-type]
             pool=replace(PoolOptions(), **given["pool"]),  # type: ignore[arg-type]
             tls=tls,
-            identity=self._one_of("LLM_PROXY_IDENTITY", ("on", "off"), "on") == "on",
+            identity=self._is_on("LLM_PROXY_IDENTITY"),
+            meters=self._is_on("LLM_PROXY_METER"),
+            shows_timing=self._is_on("LLM_PROXY_RESPONSE_HEADERS", "off"),
+            disconnect=default,
+            disconnect_by_key=by_key,
         )
 
     def _number(self, variable: str, number: Number) -> int | float | None:
@@ -270,9 +308,12 @@ class _Reading:
         return value
 
     def _seconds(self, variable: str, least: float, otherwise: float) -> float:
+        return self._quantity(variable, "seconds", least, otherwise)
+
+    def _quantity(self, variable: str, unit: str, least: float, otherwise: float) -> float:
         text = self._environ[variable]
         if re.fullmatch(r"\d{1,9}(\.\d{1,9})?|\.\d{1,9}", text, re.ASCII) is None or not math.isfinite(float(text)):
-            self._errors.append(f"{variable}: must be a number of seconds, e.g. 2.5")
+            self._errors.append(f"{variable}: must be a number of {unit}, e.g. 2.5")
             return otherwise
         return max(least, float(text))
 
@@ -344,57 +385,4 @@ def _contradictions(settings: Settings) -> list[str]:
         errors.append("LLM_PROXY_MAX_REQUEST_LINE: is larger than LLM_PROXY_MAX_HEAD, of which it is a part")
     if sizes.body > sizes.bodies:
         errors.append("LLM_PROXY_MAX_BODY: is larger than LLM_PROXY_MAX_BODIES, so such a body could never be held")
-    return errors
-
-
-def parse_size(text: str, *, letters: bool = True) -> int | None:
-    """A whole number, with k, M or G for powers of 1024 if `letters`. None if it is none."""
-    found = re.fullmatch(r"(\d{1,15})([kKmMgG]?)[bB]?" if letters else r"(\d{1,15})()", text, re.ASCII)
-    if found is None:
-        return None
-    return int(found[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[found[2].lower()]
-
-
-def parse_env_file(text: str) -> tuple[dict[str, str], list[int]]:
-    """NAME=value by line, and the numbers of lines that are something else. Blank lines, `#` lines, a leading `export`
-    and one pair of quotes around a value are understood; nothing is expanded."""
-    found: dict[str, str] = {}
-    bad_lines: list[int] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        name, value = name.strip(), value.strip()
-        if not equals or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) is None:
-            bad_lines.append(number)
-            continue
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        found[name] = value
-    return found, bad_lines
-
-
-def check_certificates(settings: Settings) -> list[str]:
-    """What is wrong with the certificate files, by loading them as a worker would."""
-    import ssl  # 20 ms that only the commands which check certificates spend
-
-    # The empty passphrase makes an encrypted key an error: otherwise OpenSSL would ask the terminal for one.
-    errors: list[str] = []
-    if settings.tls_cert is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, "")
-        except (OSError, ValueError):
-            errors.append("LLM_PROXY_TLS_CERT and LLM_PROXY_TLS_KEY: not a certificate chain and its key in PEM")
-    tls, context = settings.relay.tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if tls.ca_file is not None:
-        try:
-            context.load_verify_locations(tls.ca_file)
-        except (OSError, ValueError):
-            errors.append("LLM_PROXY_UPSTREAM_CA: holds no CA certificates in PEM")
-    if tls.cert_file is not None:
-        try:
-            context.load_cert_chain(tls.cert_file, tls.key_file, "")
-        except (OSError, ValueError):
-            errors.append("LLM_PROXY_UPSTREAM_CERT: not a certificate and its key in PEM")
     return errors

@@ -51,6 +51,13 @@ NUMBERS: dict[str, Number] = {
     "LLM_PROXY_MAX_STREAMS_PER_KEY": Number(
         "bytes", "streams_per_key", "", 0, "streams one key may have open; beyond it 429; 0 = any number"
     ),
+    "LLM_PROXY_MAX_DRAINS": Number(
+        "bytes", "drains", "", 0, "answers read on at once after their clients left; further ones are cancelled"
+    ),
+    "LLM_PROXY_MAX_DRAIN": Number("bytes", "drain", "bytes", 0, "one answer that is read on after its client left"),
+    "LLM_PROXY_MAX_KEPT": Number(
+        "bytes", "kept", "bytes", 0, "kept of requests and answers in case they must be counted; beyond it estimated"
+    ),
     "LLM_PROXY_MIN_BODY_RATE": Number(
         "bytes", "min_body_rate", "bytes", 0, "a second that a request body must average after 30 s; 0 = any"
     ),
@@ -79,7 +86,10 @@ _LIMITS: dict[Limit, str] = {
 TIMEOUTS: dict[str, Limit] = {f"LLM_PROXY_TIMEOUT_{limit.name}": limit for limit in _LIMITS}
 
 # Names that DESIGN promises and this version does not read yet.
-NOT_YET = frozenset({"LLM_PROXY_DB", "LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"})
+NOT_YET = frozenset({"LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"})
+
+DEFAULT_DB = "llm-proxy.db"
+LEAST_DB = MIB  # a smaller bound would be used up by the indexes alone
 
 
 def defaults_of(part: str) -> HeadLimits | ByteLimits | PoolOptions:
@@ -131,12 +141,41 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LLM_PROXY_PROVIDER_<NAME>_API_KEY", "", "", "its credential"),
     Setting("LLM_PROXY_PROVIDER_<NAME>_AUTH", "as its family", "", "bearer, x-api-key, api-key, x-goog-api-key, none"),
     Setting("LLM_PROXY_PROVIDER_<NAME>_HEADERS", "", "", "further fields for each request: 'Name: value, Name: value'"),
+    Setting(
+        "LLM_PROXY_PROVIDER_<NAME>_INCLUDE_USAGE",
+        "as LLM_PROXY_INCLUDE_USAGE",
+        "",
+        "on or off for this provider; off for Mistral, which refuses members it does not know",
+    ),
     Setting("LLM_PROXY_UPSTREAM_CA", "the system's", "file", "CA certificates (PEM) to verify providers with"),
     Setting("LLM_PROXY_UPSTREAM_CERT", "", "file", "client certificate (PEM) shown to providers"),
     Setting("LLM_PROXY_UPSTREAM_KEY", "", "file", "its private key (PEM)"),
     Setting(
         "LLM_PROXY_IDENTITY", "on", "", "ask providers not to compress streams, so that endings can be read; or off"
     ),
+    Setting(
+        "LLM_PROXY_INCLUDE_USAGE",
+        "on",
+        "",
+        "ask OpenAI-style streams for their usage where the client does not, and keep the report from it; or off",
+    ),
+    Setting("LLM_PROXY_METER", "on", "", "read what answers report about their usage; or off"),
+    Setting(
+        "LLM_PROXY_COUNT", "on", "", "count the tokens of text where no provider reported them; off: estimate them"
+    ),
+    Setting(
+        "LLM_PROXY_DISCONNECT",
+        "cancel",
+        "",
+        "when a client leaves: cancel, or drain or drain:<seconds> to learn the true usage; single keys: name=drain:30",
+    ),
+    Setting("LLM_PROXY_PRICES", "", "file", "prices of your own, before the built-in ones"),
+    Setting(
+        "LLM_PROXY_RESPONSE_HEADERS", "off", "", "on: answers carry server-timing and x-llm-proxy-request-id; or off"
+    ),
+    Setting("LLM_PROXY_DB", DEFAULT_DB, "file", "the ledger, one row for each exchange; or off"),
+    Setting("LLM_PROXY_DB_DAYS", "0", "days", "rows are kept; 0 = for ever"),
+    Setting("LLM_PROXY_DB_SIZE", "0", "bytes", "the ledger may have, the oldest rows go first; 0 = any"),
     Setting(
         "LLM_PROXY_LOG", "json", "", "one line for each exchange on standard output: json, text or off (messages only)"
     ),

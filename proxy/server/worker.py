@@ -20,16 +20,28 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
+from proxy import __version__
 from proxy.admin.routes import AdminRequest, health_table
 from proxy.admin.session import AdminSessions
+from proxy.ledger.schema import LedgerUnusable
+from proxy.ledger.writer import Ledger
 from proxy.outcome import Limit
 from proxy.policy.admission import Admission, is_browser_page
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
+from proxy.server.certificates import client_tls
 from proxy.server.settings import Settings
 from proxy.telemetry.access_log import AccessLog
+from proxy.tokens.counter import Counter
 
 BACKLOG = 1024
+
+
+Note = Callable[..., None]  # level, sentence, and by name what programs may pick out of it
+
+
+def ignore(level: str, message: str, /, **more: object) -> None:
+    """Nobody wants to know."""
 
 
 class CannotListen(Exception):
@@ -39,12 +51,15 @@ class CannotListen(Exception):
 class Worker:
     """`listening` and `admin` are the addresses as bound: port 0 has become a number."""
 
-    def __init__(self, settings: Settings, sinks: tuple[Sink, ...] = ()) -> None:
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...] = (), note: Note = ignore, run: str = "") -> None:
         self.settings = settings
+        self.run = run or os.urandom(6).hex()  # begins the ids of its exchanges
         self.listening: list[str] = []
         self.admin: list[str] = []
         self.relay: Relay
+        self.counter: Counter | None = None
         self._sinks = sinks
+        self._note = note
         self._servers: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._sessions: list[AdminSessions] = []
@@ -59,10 +74,15 @@ class Worker:
             hosts=settings.hosts,
             streams_per_key=settings.relay.bytes.streams_per_key,
         )
-        self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks)
+        self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self.run)
+        if settings.counts and settings.relay.meters:
+            self.relay.counter = self.counter = Counter(loop, note=self._note)
         self.relay.start()
+        if settings.snapshot.prices is not None:
+            for provider in settings.snapshot.providers.values():  # its rows are read now, and not in the loop later
+                settings.snapshot.prices.find(provider.name, provider.origin.host, "", 0.0)
         try:
-            context = _client_tls(settings)
+            context = client_tls(settings)
             for address in settings.listen:
                 self.listening.append(await self._listen(address, self.relay.client, context))
             for address in settings.admin_listen:
@@ -119,16 +139,6 @@ class Worker:
         for path in self._paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-
-
-def _client_tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return context
 
 
 def _bind(address: Address) -> socket.socket:
@@ -190,18 +200,30 @@ def run(settings: Settings) -> int:
     raise_descriptor_limit()
     log = AccessLog(sys.stdout.fileno(), cast(Literal["json", "text", "off"], settings.log))
     log.start()
+    run = os.urandom(6).hex()
+    ledger = None if settings.ledger is None else Ledger(settings.ledger, run, __version__, log.note)
     try:
+        if ledger is not None:
+            ledger.open()
+            ledger.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, log))
+            return runner.run(_serve(settings, run, log, ledger))
+    except LedgerUnusable as error:
+        log.note("error", f"LLM_PROXY_DB: {error}")
+        return 1
     finally:
+        if ledger is not None:
+            ledger.close(10.0)
         log.close(2.0)
 
 
-async def _serve(settings: Settings, log: AccessLog) -> int:
+async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | None) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _report(log, context))
-    sinks = () if settings.log == "off" else (log.observe,)
-    worker = Worker(settings, sinks)
+    sinks: tuple[Sink, ...] = () if settings.log == "off" else (log.observe,)
+    if ledger is not None:
+        sinks = (*sinks, ledger.observe)
+    worker = Worker(settings, sinks, log.note, run)
     stopping = asyncio.Event()
     interrupts = 0
 
@@ -214,9 +236,10 @@ async def _serve(settings: Settings, log: AccessLog) -> int:
         stopping.set()
         if interrupts > 1:
             worker.relay.give_up()
-            log.note("warn", "stopped at once")
-            # What was written just now leaves at the end of this turn of the loop.
-            loop.call_later(0.05, _exit_now, log)
+            if worker.counter is not None:
+                worker.counter.give_up()
+            # What was written just now leaves at the end of this turn of the loop; receipts come with the next.
+            loop.call_later(0.05, _exit_now, log, ledger)
 
     try:
         await worker.start()
@@ -227,18 +250,26 @@ async def _serve(settings: Settings, log: AccessLog) -> int:
         loop.add_signal_handler(name, stop)
     loop.add_signal_handler(signal.SIGINT, interrupt)
     _announce(worker, log)
-    await stopping.wait()
-    grace = settings.relay.seconds[Limit.SHUTDOWN]
-    busy = sum(client.exchange is not None for client in worker.relay.clients)
-    log.note("info", "shutting down", in_flight=busy, seconds=grace)
-    await worker.stop(grace)
+    try:
+        await stopping.wait()
+        grace = settings.relay.seconds[Limit.SHUTDOWN]
+        busy = sum(client.exchange is not None for client in worker.relay.clients)
+        log.note("info", "shutting down", in_flight=busy, seconds=grace)
+        await worker.stop(grace)
+    finally:
+        if worker.counter is not None:  # whatever went wrong: the close of uvloop waits for all that is still watched
+            await worker.counter.close(0.0)
     if interrupts > 1:
+        log.note("warn", "stopped at once")
         return 130
     log.note("info", "stopped")
     return 0
 
 
-def _exit_now(log: AccessLog) -> None:
+def _exit_now(log: AccessLog, ledger: Ledger | None) -> None:
+    log.note("warn", "stopped at once")
+    if ledger is not None:
+        ledger.close(2.0)
     log.close(1.0)
     os._exit(130)
 
@@ -255,6 +286,7 @@ def _announce(worker: Worker, log: AccessLog) -> None:
         tls=settings.tls_cert is not None,
         admin=worker.admin,
         auth=settings.mode.value,
+        ledger="off" if settings.ledger is None else settings.ledger.path,
         providers=sorted(settings.snapshot.providers),
         default=settings.snapshot.default.name if settings.snapshot.default else "none",
     )

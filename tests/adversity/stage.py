@@ -44,7 +44,8 @@ async def nobody(link: Peer) -> None:
 
 
 class Stage:
-    """`settings` are variables without their prefix. `upstream_port` replaces the played upstream by another one."""
+    """`settings` are variables without their prefix. `upstream_port` replaces the played upstream by another one.
+    Bodies pass as they are unless a test says otherwise, and no helper counts what was cut."""
 
     def __init__(self, script: Script = nobody, *, upstream_port: int = 0, **settings: str) -> None:
         self.upstream = Upstream(script)
@@ -52,7 +53,7 @@ class Stage:
         self.clients: list[Peer] = []
         self.worker: Worker
         self.port = 0
-        self._settings = settings
+        self._settings = {"INCLUDE_USAGE": "off", "COUNT": "off", **settings}
         self._upstream_port = upstream_port
         self._outside: set[asyncio.Task[Any]] = set()
         self._before = 0
@@ -153,6 +154,8 @@ class Stage:
             "deadlines": len(relay.deadlines) - relay.pool.idle,
             "watched for leaving": len(relay.hangups._callbacks),
             "streams": len(relay.admission._streams),
+            "drains": len(relay.drains),
+            "kept for counting": relay.kept,
             "links open at the upstream": self.upstream.open - relay.pool.idle if not self._upstream_port else 0,
             # each idle link has two ends in this process
             "files": descriptors() - self._base - self.upstream.held - relay.pool.idle

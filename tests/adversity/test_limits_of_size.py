@@ -140,6 +140,74 @@ def test_bodies_together() -> None:
     run(main())
 
 
+async def pausing(link: Peer) -> None:
+    """A stream that stops in the middle."""
+    await link.request()
+    link.send(CHUNKED + b"".join(map(chunk, CHAT.events)))
+    await link.to_end()
+
+
+def test_drains() -> None:
+    """So many answers are read on when their clients have left; of the rest the link is closed at once."""
+
+    async def main() -> None:
+        async with Stage(pausing, DISCONNECT="drain:0.5", MAX_DRAINS="3") as stage:
+            clients = [await stage.client() for _ in range(COUNT)]
+            for client in clients:
+                client.send(post(b"/v1/chat/completions", ASK_STREAM))
+                await client.mark(CHAT.events[-1])
+            for client in clients:
+                client.close()
+            await stage.settle(lambda: stage.upstream.open == 3, lambda: f"{stage.upstream.open} links are open")
+            assert len(stage.worker.relay.drains) == 3
+            receipts = await stage.all_receipts(COUNT)
+            assert {r.ended_kind for r in receipts} == {"client_left"}
+            failures = [r.attempts[0].failure for r in receipts]
+            assert sorted(f.kind.value for f in failures if f) == ["client_left"] * (COUNT - 3) + ["timeout"] * 3
+
+    run(main())
+
+
+def test_bytes_of_a_drain() -> None:
+    async def main() -> None:
+        async def endless(link: Peer) -> None:
+            await link.request()
+            await link.send_all(CHUNKED)
+            while link.ended is None and not link.lost:
+                await link.send_all(chunk(CHAT.events[-1]))
+                await asyncio.sleep(0)
+
+        async with Stage(endless, DISCONNECT="drain", MAX_DRAIN="100k") as stage:
+            client = await stage.client()
+            client.send(post(b"/v1/chat/completions", ASK_STREAM))
+            await client.mark(CHAT.events[-1])
+            client.close()
+            (receipt,) = await stage.all_receipts(1)
+            assert receipt.ended_kind == "client_left"
+            assert receipt.usage is not None and receipt.usage.output is not None
+            assert receipt.usage.output * 270 > 90_000, "what was read on was looked at"
+
+    run(main())
+
+
+def test_kept_for_counting() -> None:
+    """What may be kept of all exchanges is bounded; whoever finds no room is estimated, and goes on."""
+
+    async def main() -> None:
+        async with Stage(pausing, MAX_KEPT="20k") as stage:
+            clients = [await stage.client() for _ in range(COUNT)]
+            for client in clients:
+                client.send(post(b"/v1/chat/completions", ASK_STREAM))
+                await client.mark(CHAT.events[-1])
+            assert 8 * 1024 < stage.worker.relay.kept <= 20 * 1024
+            for client in clients:
+                client.close()
+            assert {r.ended_kind for r in await stage.all_receipts(COUNT)} == {"client_left"}
+            assert stage.worker.relay.kept == 0
+
+    run(main())
+
+
 def test_event_size() -> None:
     """A larger one passes, unread; the stream is complete all the same."""
 

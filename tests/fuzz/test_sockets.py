@@ -109,6 +109,8 @@ class Bench:
             "LLM_PROXY_PROVIDER_U": f"openai+http://127.0.0.1:{port}/v1",
             "LLM_PROXY_PROVIDER_U_API_KEY": THEIRS.decode(),
             "LLM_PROXY_DEFAULT_PROVIDER": "u",
+            "LLM_PROXY_INCLUDE_USAGE": "off",  # what is forwarded is compared
+            "LLM_PROXY_COUNT": "off",  # a receipt is waited for after each turn
         }
         self.worker = Worker(read_settings(environ), (self._sink,))
         await self.worker.start()

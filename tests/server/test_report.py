@@ -42,6 +42,18 @@ def test_everything_that_is_decided_stands_in_it_and_no_secret() -> None:
         assert "alice" in text
 
 
+def test_metering_and_ledger() -> None:
+    document = as_document(settings(LLM_PROXY_DISCONNECT="cancel,alice=drain:2.5", LLM_PROXY_DB="/var/lib/x.db"))
+    assert document["ledger"] == "/var/lib/x.db"
+    assert document["disconnect"] == {"default": "cancel", "alice": "drain:2.5"}
+    assert [provider["include_usage"] for provider in document["providers"]] == [True, True]
+    text = as_text(document)
+    assert "leaving    cancel, alice=drain:2.5" in text and "ledger     /var/lib/x.db" in text
+    assert "counted where it is not; prices genai-prices-" in text
+    off = as_text(as_document(settings(LLM_PROXY_METER="off", LLM_PROXY_DB="off", LLM_PROXY_DISCONNECT="drain")))
+    assert "usage      off" in off and "ledger     off" in off and "leaving    drain" in off
+
+
 def test_where_a_model_goes_for_each_kind_of_client() -> None:
     ways = routes_of("vllm/llama", settings())
     assert ways["openai"] == "vllm as llama: http://10.0.0.5:8000/v1/chat/completions"

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.outcome import Limit
+from proxy.ledger.writer import LedgerOptions
+from proxy.outcome import Limit, Source, Usage
 from proxy.policy.keys import AuthMode
-from proxy.relay.options import DEFAULT_SECONDS, RelayOptions
+from proxy.relay.options import CANCEL, DEFAULT_SECONDS, Disconnect, RelayOptions
 from proxy.server.addresses import Address
 from proxy.server.settings import (
     ConfigurationError,
     Settings,
-    check_certificates,
-    parse_env_file,
-    parse_size,
     read_settings,
-    read_text_file,
 )
 from proxy.server.table import NUMBERS, SETTINGS, TIMEOUTS
+from proxy.server.values import parse_size
 
 KEY = "sk-proxy-0123456789abcdef"
-FILES = {"key": KEY + "\n", "keys": f"alice={KEY}\nbob={KEY}2\n", "empty": "\n"}
+PRICES = """{"version": "acme-1",
+ "prices": [{"provider": "vllm", "model": "llama-3*", "input": 0.20, "output": "0.60"}]}"""
+FILES = {"prices": PRICES, "key": KEY + "\n", "keys": f"alice={KEY}\nbob={KEY}2\n", "empty": "\n"}
 
 
 def read_file(path: str) -> str:
@@ -269,7 +266,7 @@ def test_names_near_to_nothing_and_names_of_others() -> None:
     assert settings(PATH="/bin", HOME="/", OPENAI_ORG_ID="x", AWS_API_TOKEN="x", LLM_PROXIES="1").warnings == ()
 
 
-@pytest.mark.parametrize("name", ["LLM_PROXY_DB", "LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"])
+@pytest.mark.parametrize("name", ["LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"])
 def test_names_of_later_versions_are_said_to_be_ignored(name: str) -> None:
     (warning,) = settings(**{name: "hidden"}).warnings
     assert warning.startswith(f"{name}: not built yet")
@@ -331,27 +328,6 @@ def test_a_wrong_file_of_variables_is_an_error() -> None:
     assert error(LLM_PROXY_ENV_FILE="nowhere").startswith("LLM_PROXY_ENV_FILE")
 
 
-def test_lines_of_variables() -> None:
-    text = 'A=1\nexport B = "two = 2" \n#C=3\nD=\nE=\'"\'\nF="x\n'
-    assert parse_env_file(text) == ({"A": "1", "B": "two = 2", "D": "", "E": '"', "F": '"x'}, [])
-
-
-@given(st.text(max_size=80))
-def test_no_file_of_variables_raises(text: str) -> None:
-    parse_env_file(text)
-    parse_size(text)
-
-
-def test_a_real_file_is_read_and_a_huge_or_binary_one_is_not(tmp_path: Path) -> None:
-    file = tmp_path / "x"
-    file.write_text("h\u00e9")
-    assert read_text_file(str(file)) == "h\u00e9"
-    for content in (b"x" * (1024 * 1024 + 1), b"\xff\xfe"):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match=r".+"):
-            read_text_file(str(file))
-
-
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
@@ -359,25 +335,6 @@ def test_certificate_and_key_come_together() -> None:
     assert "both or none" in error(LLM_PROXY_TLS_CERT="key")
     assert "both or none" in error(LLM_PROXY_TLS_KEY="key")
     assert error(LLM_PROXY_UPSTREAM_KEY="key").startswith("LLM_PROXY_UPSTREAM_KEY")
-
-
-def test_certificates_are_tried_before_anything_starts(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    mine = authority.issue_cert("localhost")
-    chain, key, ca, wrong = (str(tmp_path / name) for name in ("chain", "key", "ca", "wrong"))
-    mine.cert_chain_pems[0].write_to_path(chain)
-    mine.private_key_pem.write_to_path(key)
-    authority.cert_pem.write_to_path(ca)
-    Path(wrong).write_text("no certificate")
-
-    def problems(**environ: str) -> list[str]:
-        return check_certificates(read_settings(environ))
-
-    good = {"LLM_PROXY_TLS_CERT": chain, "LLM_PROXY_TLS_KEY": key, "LLM_PROXY_UPSTREAM_CA": ca}
-    good |= {"LLM_PROXY_UPSTREAM_CERT": chain, "LLM_PROXY_UPSTREAM_KEY": key}
-    assert problems(**good) == []
-    for name in good:
-        assert len(problems(**good | {name: wrong})) == 1, name
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:
@@ -404,3 +361,75 @@ def test_no_environment_raises_anything_else(environ: dict[str, str]) -> None:
         read_settings(environ, read_file)
     except ConfigurationError:
         pass
+
+
+# --- metering and the ledger ------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_is_on_unless_it_is_off() -> None:
+    assert settings().ledger == LedgerOptions("llm-proxy.db")
+    assert settings(LLM_PROXY_DB="off").ledger is None
+    found = settings(LLM_PROXY_DB="/var/lib/x.db", LLM_PROXY_DB_DAYS="30.5", LLM_PROXY_DB_SIZE="500M").ledger
+    assert found == LedgerOptions("/var/lib/x.db", days=30.5, max_bytes=500 * 2**20)
+    assert error(LLM_PROXY_DB_DAYS="a month").startswith("LLM_PROXY_DB_DAYS: must be a number of days")
+    assert error(LLM_PROXY_DB_SIZE="10k").startswith("LLM_PROXY_DB_SIZE: must be 1M or more")
+    assert error(LLM_PROXY_DB_SIZE="big").startswith("LLM_PROXY_DB_SIZE")
+
+
+@pytest.mark.parametrize("name", ["METER", "COUNT", "IDENTITY", "RESPONSE_HEADERS", "INCLUDE_USAGE"])
+def test_switches_are_on_or_off(name: str) -> None:
+    assert error(**{f"LLM_PROXY_{name}": "maybe"}).startswith(f"LLM_PROXY_{name}: must be one of on, off")
+
+
+def test_switches() -> None:
+    found = settings()
+    assert (found.counts, found.relay.meters, found.relay.shows_timing) == (True, True, False)
+    found = settings(LLM_PROXY_COUNT="off", LLM_PROXY_METER="OFF", LLM_PROXY_RESPONSE_HEADERS="on")
+    assert (found.counts, found.relay.meters, found.relay.shows_timing) == (False, False, True)
+
+
+def test_who_is_asked_for_usage() -> None:
+    def asked(**environ: str) -> dict[str, bool]:
+        providers = settings(**environ).snapshot.providers
+        return {name: provider.takes_include_usage for name, provider in providers.items() if name != "openai"}
+
+    vllm = {"LLM_PROXY_PROVIDER_VLLM": "openai+http://10.0.0.5:8000/v1"}
+    everybody = {
+        "MISTRAL_API_KEY": "x",
+        "ANTHROPIC_API_KEY": "x",
+        "GROQ_API_KEY": "x",
+        "LLM_PROXY_PROVIDER_M2": "openai+https://api.mistral.ai/v1",
+    }
+    assert asked(**vllm, **everybody) == {
+        "vllm": True,
+        "mistral": False,
+        "anthropic": False,
+        "groq": True,
+        "m2": False,
+    }
+    assert not settings(LLM_PROXY_INCLUDE_USAGE="off").snapshot.providers["openai"].takes_include_usage
+    assert asked(**vllm, LLM_PROXY_PROVIDER_VLLM_INCLUDE_USAGE="off") == {"vllm": False}
+    assert asked(**vllm, LLM_PROXY_INCLUDE_USAGE="off", LLM_PROXY_PROVIDER_VLLM_INCLUDE_USAGE="on") == {"vllm": True}
+    assert asked(MISTRAL_API_KEY="x", LLM_PROXY_PROVIDER_MISTRAL_INCLUDE_USAGE="on") == {"mistral": True}
+    assert "on, off" in error(**vllm, LLM_PROXY_PROVIDER_VLLM_INCLUDE_USAGE="yes")
+
+
+def test_what_becomes_of_answers_whose_clients_leave() -> None:
+    keys = {"LLM_PROXY_KEYS": f"a={KEY},b={KEY}2"}
+    assert settings().relay.disconnect == CANCEL
+    found = settings(LLM_PROXY_DISCONNECT="drain:2.5,a=cancel,b=drain", **keys).relay
+    assert found.disconnect == Disconnect(True, 2.5)
+    assert found.disconnect_by_key == {"a": CANCEL, "b": Disconnect(True)}
+    assert "no key called c" in error(LLM_PROXY_DISCONNECT="c=drain", **keys)
+    assert error(LLM_PROXY_DISCONNECT="wait").startswith("LLM_PROXY_DISCONNECT: write cancel")
+
+
+def test_prices_of_the_users_own() -> None:
+    assert settings().snapshot.prices is not None
+    found = settings(LLM_PROXY_PRICES="prices").snapshot.prices
+    assert found is not None
+    assert found.version.endswith("acme-1")
+    usage = Usage(1_000_000, 1_000_000, input_source=Source.REPORTED, output_source=Source.REPORTED)
+    assert found.cost("vllm", "10.0.0.5", "llama-3-8b", usage, 1.8e9) == 800_000
+    assert errors(LLM_PROXY_PRICES="bad")[0].startswith("LLM_PROXY_PRICES: ")
+    assert error(LLM_PROXY_PRICES="nowhere").startswith("LLM_PROXY_PRICES: the file cannot be read")

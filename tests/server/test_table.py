@@ -7,8 +7,8 @@ from dataclasses import fields
 import pytest
 
 from proxy.outcome import Limit
-from proxy.server.settings import parse_size
 from proxy.server.table import NOT_YET, NUMBERS, SETTINGS, TIMEOUTS, defaults_of, size_text
+from proxy.server.values import parse_size
 
 
 def test_every_limit_and_every_number_can_be_set() -> None:
@@ -21,7 +21,7 @@ def test_each_name_stands_once_and_says_what_it_is() -> None:
     names = [setting.name for setting in SETTINGS]
     assert len(names) == len(set(names))
     assert all(name.startswith("LLM_PROXY_") for name in names)
-    assert all(setting.what and setting.unit in ("", "seconds", "bytes", "file") for setting in SETTINGS)
+    assert all(setting.what and setting.unit in ("", "seconds", "days", "bytes", "file") for setting in SETTINGS)
     assert not set(names) & NOT_YET
     assert {*TIMEOUTS, *NUMBERS} <= set(names)
 

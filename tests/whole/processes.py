@@ -47,7 +47,7 @@ class Sidecar:
         self.stderr = b""
         self.may_log_errors = False
         self.may_end = False
-        self._is_text = env.get("LLM_PROXY_LOG") == "text"
+        self._is_text = env.get("LLM_PROXY_LOG") in ("text", "off")
         self._mark = 0
         self._changed = threading.Condition()
         whole = {
@@ -55,6 +55,7 @@ class Sidecar:
             "PYTHONFAULTHANDLER": "1",
             "LLM_PROXY_LISTEN": address,
             "LLM_PROXY_ADMIN_LISTEN": "127.0.0.1:0",
+            "LLM_PROXY_DB": "off",
             **env,
         }
         self.process = subprocess.Popen(

@@ -138,7 +138,7 @@ def _request(entry: dict[str, Any]) -> bytes:
 
 def environ(loaded: list[Recorded], port: int) -> dict[str, str]:
     """Every provider, without a credential: a recorded 401 is then the provider's word to the client."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = {"LLM_PROXY_INCLUDE_USAGE": "off"}  # nothing is put into a request, or taken out
     for each in loaded:
         family, _, base = each.base.partition("+")
         found[f"LLM_PROXY_PROVIDER_{each.provider.upper()}"] = f"{family}+http://127.0.0.1:{port}{base}"

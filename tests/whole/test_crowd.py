@@ -48,7 +48,7 @@ def content(body: bytes) -> bytes:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_idle_connections_and_many_streams_disturb_nobody(start: Callable[..., Sidecar], provider: Provider) -> None:
-    sidecar = start({**provider.environ(), "LLM_PROXY_KEYS": f"a={KEY}"})
+    sidecar = start({**provider.environ(), "LLM_PROXY_KEYS": f"a={KEY}", "LLM_PROXY_INCLUDE_USAGE": "off"})
     pauses: list[float] = []
     digests: dict[int, str] = {}
 

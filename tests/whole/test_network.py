@@ -220,7 +220,7 @@ def test_a_unix_socket(start: Callable[..., Sidecar], provider: Provider, tmp_pa
         client.request("POST", "/v1/chat/completions", STREAM, JSON, host="localhost")
         answer = client.recv_response("POST")
         assert answer.ending is Ending.CLEAN and answer.body.endswith(b"data: [DONE]\n\n")
-    assert sidecar.wait_for_receipts(1)[0]["client"] == "unix"
+    assert sidecar.wait_for_receipts(1)[0]["client"].startswith("unix")
     sidecar.stop()
     assert not Path(path).exists()
 
