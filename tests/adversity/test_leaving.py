@@ -97,7 +97,12 @@ async def in_an_upload(client: Peer, stage: Stage) -> None:
 async def in_a_stuck_upload(client: Peer, stage: Stage) -> None:
     """The sidecar has stopped reading this client."""
     client.send(b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90000000\r\n\r\n" + b"x" * 9_000_000)
-    await stage.settle(lambda: len(stage.worker.relay.hangups._callbacks) >= len(stage.clients), "a pause")
+    relay = stage.worker.relay  # a pause alone may be one of a moment: until there is a link to the upstream
+    await stage.settle(
+        lambda: len(relay.hangups._callbacks) >= len(stage.clients)
+        and all(c.exchange is not None and c.exchange.phase.value == "send" for c in relay.clients),
+        "a pause in phase SEND",
+    )
 
 
 async def in_the_queue(client: Peer, stage: Stage) -> None:
