@@ -19,7 +19,7 @@ from proxy.accounts.arguments import add_commands
 from proxy.accounts.desk import Desk
 
 if TYPE_CHECKING:
-    from proxy.outcome import Receipt
+    from proxy.outcome import Receipt, Usage
     from proxy.server.settings import Settings
 
 _ABOUT = """\
@@ -318,6 +318,7 @@ async def _show(address: str, receipts: Any) -> int:
         _complain(["what was shown is not what should have happened"], "error")
         return 1
     print("A cut stream never looks complete: the client's SDK raises an error instead of returning half an answer.")
+    print("What it used is known all the same, from what passed.")
     return 0
 
 
@@ -333,6 +334,8 @@ def _show_receipt(receipt: Receipt) -> bool:
     print(f"   first byte   {ms(receipt.first_byte_ms)}   first event {ms(receipt.first_event_ms)}", end="")
     print(f"   total {ms(receipt.total_ms)}")
     print(f"   passed       {receipt.events} events, {receipt.bytes_out} bytes")
+    usage = receipt.usage or Usage()
+    print(f"   tokens       {usage.input} in, {usage.output} out ({usage.source.value})")
     print(f"   upstream     connection {connection}")
     print(f"   ending       {ending}  [{receipt.letters}]\n")
     return receipt.complete

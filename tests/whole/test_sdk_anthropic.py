@@ -51,6 +51,19 @@ def test_a_streamed_message(client: anthropic.Anthropic, provider: Provider, sid
     assert all(receipt["stream"] and receipt["complete"] for receipt in receipts)
 
 
+def test_what_a_message_used(client: anthropic.Anthropic, provider: Provider, sidecar: Sidecar) -> None:
+    """Input includes what was read from a cache and written to it, whatever the vendor's own field holds."""
+    asked = {**ASK, "model": "sim:input=500 cached=300 cache-write=100 output=60"}
+    told = client.messages.create(**asked).usage
+    assert (told.input_tokens, told.cache_read_input_tokens, told.output_tokens) == (100, 300, 60)
+    with client.messages.stream(**asked) as stream:
+        assert stream.get_final_message().usage.output_tokens == 60
+    for receipt in sidecar.wait_for_receipts(2):
+        usage = receipt["usage"]
+        assert [usage[name] for name in ("input", "output", "cached", "cache_write")] == [500, 60, 300, 100]
+        assert usage["complete"] is True
+
+
 def test_thinking_before_the_text(client: anthropic.Anthropic, provider: Provider) -> None:
     asked = {**ASK, "model": "sim:think=4"}
     with client.messages.stream(**asked) as stream:

@@ -61,6 +61,34 @@ def test_a_streamed_chat(client: openai.OpenAI, provider: Provider, sidecar: Sid
     assert 0 < receipt["first_byte_ms"] <= receipt["first_event_ms"] <= receipt["total_ms"]
 
 
+def test_a_streamed_chat_that_did_not_ask_for_usage(
+    client: openai.OpenAI, provider: Provider, sidecar: Sidecar
+) -> None:
+    """The provider is asked, the ledger knows, the client sees nothing of it."""
+    model = "sim:input=300 output=40 cached=20"
+    chunks = list(client.chat.completions.create(model=model, messages=HELLO, stream=True))
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+    assert json.loads(provider.seen()[0].body)["stream_options"] == {"include_usage": True}
+    legacy = list(client.completions.create(model=model, prompt="hello", stream=True))
+    assert all(chunk.usage is None and chunk.choices for chunk in legacy)
+    for receipt in sidecar.wait_for_receipts(2):
+        usage = receipt["usage"]
+        assert (usage["input"], usage["output"], usage["cached"]) == (300, 40, 20)
+        assert usage["output_source"] == "reported" and usage["complete"] is True
+
+
+def test_a_client_that_leaves_is_counted(client: openai.OpenAI, provider: Provider, sidecar: Sidecar) -> None:
+    stream = client.chat.completions.create(model="sim:pace=50 events=1000", messages=HELLO, stream=True)
+    for _, _chunk in zip(range(5), stream, strict=False):
+        pass
+    stream.close()
+    (receipt,) = sidecar.wait_for_receipts(1)
+    assert receipt["ended_kind"] == "client_left"
+    usage = receipt["usage"]
+    assert usage["output_source"] == "counted" and 0 < usage["output"] < 1000 and usage["complete"] is False
+    assert usage["input_source"] == "counted" and usage["input"] > 0
+
+
 def test_a_streamed_chat_of_several_megabytes(client: openai.OpenAI, provider: Provider) -> None:
     stream = client.chat.completions.create(model="sim:events=40,huge=200000", messages=HELLO, stream=True)
     assert sum(len(chunk.choices[0].delta.content or "") for chunk in stream if chunk.choices) > 200_000
