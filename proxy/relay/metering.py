@@ -83,6 +83,7 @@ class Metering:
         "_has_folded",
         "_inflater",
         "_is_lost",
+        "_is_opaque",
         "_is_stream",
         "_number",
         "_passed",
@@ -103,7 +104,8 @@ class Metering:
         self._is_stream = False
         self._number = number  # of the exchange
         self._has_folded = False  # the counter knows a part of the stream
-        self._is_lost = False  # a part of the stream is known to nobody
+        self._is_lost = False  # a part of the text is known to nobody
+        self._is_opaque = False  # it comes in a coding that we do not know
         self._taken = 0  # bytes of events that are no longer kept
         self._passed = 0  # bytes of an answer that nobody else reads
         self._reserved = 0
@@ -122,7 +124,7 @@ class Metering:
         `framing`: that of its events, if it is a stream."""
         self._inflater = inflater(coding)
         if self._inflater is None:
-            self._is_lost = True
+            self._is_lost = self._is_opaque = True
         elif framing is not None:
             self.begin_stream()
             self._cutter = EventCutter(framing)
@@ -136,7 +138,7 @@ class Metering:
         if self._cutter is not None and data:
             self._cutter.feed(data)
             data = self._cutter.block
-        if data and not self._is_lost:
+        if data and not self._is_opaque:
             self.meter.feed(data)
             if self.meter.kept > self.room:
                 self.make_room()
