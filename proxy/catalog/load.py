@@ -249,8 +249,9 @@ class _Loading:
         """Whether streams of a provider may be asked for usage where the client did not ask."""
         variable = own or INCLUDE_USAGE
         text = self._environ.get(variable, "on").lower()
-        if text not in ("on", "off"):
-            self._errors.append(f"{variable}: must be one of on, off")
+        wrong = f"{variable}: must be one of on, off"
+        if text not in ("on", "off") and wrong not in self._errors:
+            self._errors.append(wrong)
         if own is None and host in _STRICT_HOSTS:
             return False
         return text == "on" and "openai-chat" in FAMILIES[family].dialects

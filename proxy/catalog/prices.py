@@ -129,14 +129,14 @@ class Prices:
             if len(model) > _MODEL_CHARS:
                 return ()
             seller, at, names = provider.lower(), host.lower().rstrip("."), _spellings(model)
-            vendor = self._vendor(seller, at)
+            vendor = self.vendor_of(seller, at)
             found = tuple(each for table in self._tables for each in table.find(seller, vendor, names))
             if len(self._found) >= _REMEMBERED:
                 self._found.clear()
             self._found[provider, host, model] = found
         return found
 
-    def _vendor(self, provider: str, host: str) -> str | None:
+    def vendor_of(self, provider: str, host: str) -> str | None:
         """Whose list prices hold for `provider` at `host`."""
         for table in self._tables:
             vendor = table.vendor_at(host)

@@ -40,6 +40,7 @@ _SMALL = 16 * 1024
 MAX_TEXT = 1024  # bytes of a raw string that is read: what is read stays in receipts and with the connection
 _text = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_CLOSES = re.compile(rb"[ \t\r\n]*+}")
 _SLICE = 64 * 1024
 
 
@@ -232,14 +233,14 @@ _include_usage = MemberReader("include_usage")
 
 
 def asks_for_usage(stream_options: bytes | None) -> bool:
-    """Whether a raw `stream_options` asks for a report of usage. Anything but an object is for the provider to judge,
-    and counts as if it did. Raises UnreadableBody where it could be read in two ways."""
+    """Whether a raw `stream_options` asks for a report of usage. What is no object or no flag is for the provider to
+    judge, and counts as if it did. Raises UnreadableBody where it could be read in two ways."""
     if stream_options is None or stream_options == b"null":
         return False
     if not stream_options.startswith(b"{"):
         return True
     try:
-        return _include_usage.read(stream_options).flag("include_usage")
+        return _include_usage.read(stream_options).raw.get("include_usage") not in (None, b"null", b"false")
     except UnreadableBody as error:
         raise UnreadableBody(f'in "stream_options": {error}') from None
 
@@ -262,5 +263,5 @@ def with_usage_asked(body: bytes) -> bytes:
 
 def _insert(text: bytes, at: int, member: bytes) -> bytes:
     """`text` with a member put in at `at`, which is just behind an opening brace."""
-    comma = b"" if text[at:].lstrip().startswith(b"}") else b","
-    return text[:at] + member + comma + text[at:]
+    comma = b"" if _CLOSES.match(text, at) else b","
+    return b"".join((text[:at], member, comma, memoryview(text)[at:]))

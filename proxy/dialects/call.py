@@ -22,7 +22,7 @@ class Call(NamedTuple):
 
     model: str | None  # None: the body names none (an error for most dialects, the upstream says so itself)
     stream: bool = False
-    cap: int | None = None  # most output tokens the client allows
+    cap: int | None = None  # most output tokens the client allows; 0: nothing is generated
     framing: EventFraming | None = None  # of the answer where the call chooses it (Gemini); None: the dialect's
     is_free: bool = False  # asks how many tokens something has, and uses none
     lacks_usage: bool = False  # a stream that reports no usage unless it is asked to, and was not (WIRE 0.1)

@@ -204,7 +204,10 @@ class Gemini:
         cap = self._read_cap(body)
         model = None if found is None else found.model
         if _STREAMS.search(path) is None:
-            return Call(model, cap=cap, is_free=found is not None and found.action == "countTokens")
+            action = "" if found is None else found.action
+            if action in ("embedContent", "batchEmbedContents"):
+                cap = 0  # nothing is generated
+            return Call(model, cap=cap, is_free=action == "countTokens")
         framing = EventFraming.SSE if _SSE_QUERY.search(query) else EventFraming.JSON_ARRAY
         return Call(model, stream=True, cap=cap, framing=framing)
 

@@ -117,9 +117,9 @@ class Answer:
                 meter.feed(block)
                 if meter.kept > metered.room:
                     metered.make_room()
-                # `data` is more or less than `block` only where an event of more than 64 KiB flows.
-                if self._hides_usage and meter.is_reported and data == block:
-                    data = without_usage_event(block)
+                # The report is the last event but [DONE]. A server that reports no output has ended its text.
+                if self._hides_usage and (meter.is_reported or watch.is_complete):
+                    data = without_usage_event(data)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress
             if is_last:
@@ -205,7 +205,7 @@ class Answer:
         if cutter.skipped:
             self._note_skipped(cutter)
         if watch.is_complete or self._is_blind:
-            return rest
+            return without_usage_event(rest) if self._hides_usage else rest
         cutter.is_open = is_open
         return b""
 

@@ -100,12 +100,13 @@ class Attempt:
         upstream.uses += 1
         upstream.unsent = -1
         upstream.parser.expect(head.method)
+        now = self._relay.clock()  # before the write: a busy machine may give the core to the provider within it
         if not reused:
-            exchange.receipt.connect_ms = milliseconds(self._relay.clock() - self._asked_at)
+            exchange.receipt.connect_ms = milliseconds(now - self._asked_at)
         body = exchange.body
         if body.is_held:
             body.send_held(upstream, self._lines)
-            self._sent(upstream)
+            self._sent(upstream, now)
             return
         body.send_kept(upstream, self._lines, head.framing)
         if exchange.has_body:
@@ -124,24 +125,25 @@ class Attempt:
 
     def body_ended(self) -> None:
         if self.upstream is not None:
+            now = self._relay.clock()
             self._exchange.body.end(self.upstream, self._head.framing)
-            self._sent(self.upstream)
+            self._sent(self.upstream, now)
 
-    def _sent(self, upstream: UpstreamConnection) -> None:
+    def _sent(self, upstream: UpstreamConnection, now: float) -> None:
         """All of the request is written; it may still wait in our buffer."""
         if upstream.is_full and self._exchange.answer is None:
             self._exchange.enter(_SEND, self._relay.seconds.send)
         else:
-            self._await_answer()
+            self._await_answer(now)
 
-    def _await_answer(self) -> None:
+    def _await_answer(self, now: float) -> None:
         exchange, seconds = self._exchange, self._relay.seconds
         if exchange.answer is None:
             call = exchange.call
             is_stream = call is not None and call.stream
-            exchange.enter(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary)
-        self.sent_at = exchange.since
-        exchange.receipt.sent_ms = milliseconds(exchange.since - exchange.began)
+            exchange.enter_at(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary, now)
+        self.sent_at = now
+        exchange.receipt.sent_ms = milliseconds(now - exchange.began)
 
     def upstream_full(self) -> None:
         """The upstream takes no more for now."""
@@ -158,7 +160,7 @@ class Attempt:
                 exchange.enter(_BODY, self._relay.seconds.body)
             exchange.client.resume_reading()
         elif exchange.phase is _SEND:
-            self._await_answer()
+            self._await_answer(self._relay.clock())
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -177,6 +179,8 @@ class Attempt:
         self.end(failure, 0)
         self._has_retried = True
         self.upstream = None
+        self.sent_at = 0.0  # nobody has it yet
+        self._exchange.receipt.sent_ms = None
         self._relay.pool.drop(upstream)
         self.begin()
         return True

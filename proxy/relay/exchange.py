@@ -185,7 +185,10 @@ class Exchange:
         if target.model is not None:
             self.body.rename_model(target.model)
         provider = target.provider
-        if call is not None and call.lacks_usage and relay.options.meters and passage.may_ask_for_usage(provider):
+        # In a compressed stream the report could not be taken out again.
+        is_readable = relay.options.identity or head.get(b"accept-encoding") is None
+        is_metered = relay.options.meters and is_readable
+        if call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(provider):
             self.body.ask_for_usage()
             self._hides_usage = True
         self.receipt.provider = provider.name
@@ -208,7 +211,8 @@ class Exchange:
             if head is None:
                 if failure is not None:
                     failure = failure._replace(phase=self.phase)
-                    if self._attempt is None or not self._attempt.replace_stale(failure):
+                    # For a client that has left nobody is asked again.
+                    if self._left or self._attempt is None or not self._attempt.replace_stale(failure):
                         self.fail(failure)
                 return
             if not self._begin_answer(head, self._relay.clock()):
@@ -335,8 +339,11 @@ class Exchange:
 
     def crashed(self, error: Exception) -> None:
         """A fault of ours: the loop's handler is told, the client gets an honest end."""
-        self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
+        self._report(error)
         self.fail(Failure(Side.PROXY, self.phase, Kind.INTERNAL, "this proxy has a fault; its log says where"))
+
+    def _report(self, error: Exception) -> None:
+        self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
 
     def client_left(self) -> None:
         """The client has gone: whatever runs for it is stopped at once. SDKs close as soon as they have read a stream's
@@ -424,15 +431,22 @@ class Exchange:
             failure, receipt.status, receipt.bytes_out = self._left
         if failure is not None:
             receipt.note(failure)
-        if self._metering is None:
+        metering = self._metering
+        if metering is None:
             relay.record(receipt)
-        else:
-            self._metering.finish(answer is not None, has_ended_well, self._charge)
+            return
+        try:
+            metering.finish(answer is not None, has_ended_well, self._charge)
+        except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
+            self._report(error)
+            metering.release()
+            relay.record(receipt)
 
     def _begin_metering(self) -> None:
         """A provider has got the whole request, and may want money for it."""
         if self.call is not None and self._relay.options.meters and not self.call.is_free:
-            self._metering = Metering(self._relay, self.number, self.dialect, self.body.whole())
+            generates = self.call.cap != 0
+            self._metering = Metering(self._relay, self.number, self.dialect, self.body.whole(), generates)
 
     def _charge(self, usage: Usage, model: str | None) -> None:
         """What was used is known: the last that a receipt waits for."""
@@ -440,7 +454,10 @@ class Exchange:
         assert passage is not None
         receipt.usage = usage
         receipt.model_served = model or receipt.model_served
-        charge(receipt, usage, passage.snapshot)
+        try:
+            charge(receipt, usage, passage.snapshot)
+        except Exception as error:  # as in `_finish`
+            self._report(error)
         self._relay.record(receipt)
 
     # -- time ---------------------------------------------------------------------------------------------------------

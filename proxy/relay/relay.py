@@ -148,6 +148,7 @@ class Relay:
         self.give_up()
         if self.clients:
             await asyncio.sleep(0.1)  # for the honest endings to leave
+            self.give_up()  # whoever was still shaking hands when the listeners closed
         for client in list(self.clients):
             client.abort()
         await self.close()

@@ -42,6 +42,8 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
         "hosts": sorted(settings.hosts),
         "log": settings.log,
         "ledger": settings.ledger.path if settings.ledger else None,
+        "ledger_keeps": _keeps(settings),
+        "response_headers": settings.relay.shows_timing,
         "prices": settings.snapshot.prices.version if settings.snapshot.prices else None,
         "metering": _metering(settings),
         "disconnect": {
@@ -90,7 +92,8 @@ def as_text(document: dict[str, Any]) -> str:
     if document["hosts"]:
         lines.append(f"hosts      {', '.join(document['hosts'])}")
     lines.append(f"log        {document['log']}")
-    lines.append(f"ledger     {document['ledger'] or 'off'}")
+    keeps = f", keeps {document['ledger_keeps']}" if document["ledger"] else ""
+    lines.append(f"ledger     {document['ledger'] or 'off'}{keeps}")
     lines.append(f"usage      {document['metering']}; prices {document['prices']}")
     policies = [f"{name}={policy}" for name, policy in document["disconnect"].items() if name != "default"]
     lines.append(f"leaving    {', '.join([document['disconnect']['default'], *policies])}")
@@ -98,6 +101,8 @@ def as_text(document: dict[str, Any]) -> str:
     for provider in document["providers"]:
         lines.append(f"  {provider['name']:<11}{provider['url']}  ({provider['family']}, {provider['credential']})")
         more = [f"fields {', '.join(provider['headers'])}"] if provider["headers"] else []
+        more += [f"prices {provider['prices'] or 'none at this address, but for those of LLM_PROXY_PRICES'}"]
+        more += ["usage asked for where clients do not"] if provider["include_usage"] else []
         more += [f"through proxy {provider['proxy']}"] if provider["proxy"] else []
         more += [f"models {' '.join(provider['models'])}"] if provider["models"] else []
         lines += [f"             {line}" for line in more]
@@ -116,10 +121,25 @@ def as_text(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _keeps(settings: Settings) -> str:
+    ledger = settings.ledger
+    if ledger is None:
+        return "nothing"
+    bounds = [f"{ledger.days:g} days"] if ledger.days else []
+    bounds += [size_text(ledger.max_bytes)] if ledger.max_bytes else []
+    return " and ".join(bounds) or "everything"
+
+
 def _metering(settings: Settings) -> str:
     if not settings.relay.meters:
         return "off"
     return "reported, counted where it is not" if settings.counts else "reported, estimated where it is not"
+
+
+def _prices(provider: Provider, settings: Settings) -> str | None:
+    """Whose built-in prices hold for it; None: at this address nobody's, which leaves those of a user's file."""
+    prices = settings.snapshot.prices
+    return None if prices is None else prices.vendor_of(provider.name, provider.origin.host)
 
 
 def _policy(policy: Disconnect) -> str:
@@ -147,6 +167,7 @@ def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
         "models": [f"{start}*" for start, owner in settings.snapshot.owners if owner == provider.name],
         "dialects": sorted(FAMILIES[provider.family].dialects),
         "include_usage": provider.takes_include_usage,
+        "prices": _prices(provider, settings),
     }
 
 

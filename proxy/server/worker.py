@@ -253,7 +253,7 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
     try:
         await stopping.wait()
         grace = settings.relay.seconds[Limit.SHUTDOWN]
-        busy = sum(client.exchange is not None for client in worker.relay.clients)
+        busy = sum(client.exchange is not None for client in worker.relay.clients) + len(worker.relay.drains)
         log.note("info", "shutting down", in_flight=busy, seconds=grace)
         await worker.stop(grace)
     finally:

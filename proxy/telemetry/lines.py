@@ -155,12 +155,16 @@ def _line(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+_MARKS = {Source.COUNTED: "~", Source.ESTIMATED: "≈"}
+
+
 def _usage(usage: Usage, cost_micros: int | None) -> str:
-    """Tokens in and out, how sure that is unless the provider said it, and the cost where a price is known."""
-    tokens = "/".join("?" if figure is None else str(figure) for figure in (usage.input, usage.output))
-    source = "" if usage.source is Source.REPORTED else f" {usage.source.value}"
+    """Tokens in and out, with `~` where they were counted here and `≈` where they were estimated, and the cost where a
+    price is known."""
+    figures = ((usage.input, usage.input_source), (usage.output, usage.output_source))
+    tokens = "/".join("?" if figure is None else f"{_MARKS.get(source, '')}{figure}" for figure, source in figures)
     cost = "" if cost_micros is None else f" cost=${cost_micros / 1e6:.6f}"
-    return f"tokens={tokens}{source}{cost}"
+    return f"tokens={tokens}{cost}"
 
 
 def _duration(ms: float) -> str:

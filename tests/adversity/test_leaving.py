@@ -99,8 +99,10 @@ async def in_a_stuck_upload(client: Peer, stage: Stage) -> None:
     client.send(b"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90000000\r\n\r\n" + b"x" * 9_000_000)
     relay = stage.worker.relay  # a pause alone may be one of a moment: until there is a link to the upstream
     await stage.settle(
-        lambda: len(relay.hangups._callbacks) >= len(stage.clients)
-        and all(c.exchange is not None and c.exchange.phase.value == "send" for c in relay.clients),
+        lambda: (
+            len(relay.hangups._callbacks) >= len(stage.clients)
+            and all(c.exchange is not None and c.exchange.phase.value == "send" for c in relay.clients)
+        ),
         "a pause in phase SEND",
     )
 

@@ -169,7 +169,7 @@ def test_vendors_at_their_own_hosts_have_the_prices_of_their_name() -> None:
     for name, vendor in VENDORS.items():
         base = parse_base(vendor.url) if vendor.url else None
         if base is not None and not isinstance(base, str) and not is_loopback(base.host):
-            assert built_in()._vendor("any", base.host) == name
+            assert built_in().vendor_of("any", base.host) == name
 
 
 @pytest.mark.parametrize(

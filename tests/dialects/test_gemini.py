@@ -163,3 +163,8 @@ def test_our_event_begins_as_the_sdk_compares_it() -> None:
 @pytest.mark.parametrize(("action", "is_free"), [("countTokens", True), ("generateContent", False)])
 def test_a_question_about_tokens_uses_none(action: str, is_free: bool) -> None:
     assert GEMINI.read_call(b"{}", f"/v1beta/models/g:{action}".encode(), b"").is_free is is_free
+
+
+@pytest.mark.parametrize("action", ["embedContent", "batchEmbedContents"])
+def test_embeddings_generate_nothing(action: str) -> None:
+    assert GEMINI.read_call(b"{}", f"/v1beta/models/g:{action}".encode(), b"").cap == 0

@@ -207,3 +207,16 @@ def test_only_the_event_that_only_reports_usage_is_taken_out(end: bytes) -> None
         assert without_usage_event(usage) == b""
         for at in range(len(kept) + 1):
             assert without_usage_event(b"".join([*kept[:at], usage, *kept[at:]])) == b"".join(kept)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_what_begins_before_a_piece_or_ends_behind_it_stays(end: bytes) -> None:
+    rest, begin = b'the end of a text"}}]}\n\n', b'data: {"choices":[{"delta":{"content":"and on'
+    piece = (rest + USAGE + begin).replace(b"\n", end)
+    assert without_usage_event(piece) == (rest + begin).replace(b"\n", end)
+    assert without_usage_event(USAGE.strip()) == b"", "a stream may end without its last blank line"
+
+
+def test_a_report_with_an_error_is_for_the_client() -> None:
+    event = b'data: {"choices":[],"usage":{"prompt_tokens":1},"error":{"message":"cut short"}}\n\n'
+    assert without_usage_event(event) == event

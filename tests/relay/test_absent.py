@@ -171,3 +171,28 @@ def test_who_is_shutting_down_begins_no_drain() -> None:
         client.half_closes()
         assert stage.upstream().is_gone
         stage.receipt()
+
+
+def test_a_stale_link_is_not_replaced_for_a_client_that_has_left() -> None:
+    """The provider has not begun: it would work, and be paid, for nobody."""
+    with Stage(disconnect=DRAIN) as stage:
+        stale = stage.warm()
+        client = stage.client()
+        client.says(s.ask_stream())
+        client.half_closes()
+        stale.resets()
+        assert len(stage.upstreams) == 1
+        receipt = stage.receipt()
+        assert (receipt.ended_kind, receipt.usage) == ("client_left", None)
+
+
+def test_nothing_is_drained_while_a_stale_link_is_replaced() -> None:
+    with Stage(disconnect=DRAIN) as stage:
+        stale = stage.warm()
+        stage.holds_connects = True
+        client = stage.client()
+        client.says(s.ask())
+        stale.resets()
+        client.half_closes()
+        receipt = stage.receipt()
+        assert (receipt.ended_kind, receipt.usage, receipt.sent_ms) == ("client_left", None, None)

@@ -232,3 +232,15 @@ def test_times_are_milliseconds_from_the_first_byte() -> None:
         assert receipt.first_byte_ms == 6000.0
         assert receipt.first_event_ms == 10_000.0
         assert receipt.total_ms == 15_000.0
+
+
+def test_a_request_that_a_stale_link_did_not_take_was_not_sent() -> None:
+    """Nobody can bill what never reached a provider."""
+    with Stage() as stage:
+        stale = stage.warm()
+        client = stage.client()
+        client.says(s.ask())
+        stage.connects.append(ConnectFailed(Kind.TIMEOUT, "too slow"))
+        stale.resets()
+        receipt = stage.receipt()
+        assert (receipt.ended_kind, receipt.sent_ms, receipt.usage) == ("timeout", None, None)

@@ -216,6 +216,87 @@ def test_without_meters_nothing_is_read() -> None:
         assert stage.receipt().usage is None
 
 
+def test_a_long_document_without_a_report_is_estimated_and_not_counted_as_nothing() -> None:
+    """It is not kept, so the counter gets none of its text and says 0."""
+    counter = FakeCounter()
+    document = b'{"choices":[{"message":{"content":"%b"}}]}' % (b"word " * FOLD_BYTES)
+    with Stage(counter=counter) as stage:
+        stage.client().says(s.ask())
+        stage.upstream().says_each(s.unary(document), 50_000)
+        (told,) = counter.told
+        assert (told.data, told.request) == (b"", s.BODY)
+        told.done(FoundTokens(0, 5))
+        receipt = stage.receipt()
+        assert used(receipt)[2:4] == (estimate_events("openai-chat", len(document), False), "estimated")
+        assert receipt.usage is not None
+        assert receipt.usage.counted_output is None
+
+
+@pytest.mark.parametrize("size", [10, FOLD_BYTES])
+def test_embeddings_generate_nothing_however_long_they_are(size: int) -> None:
+    counter = FakeCounter()
+    with Stage(counter=counter) as stage:
+        stage.client().says(s.request(b"POST", b"/v1/embeddings", b'{"model":"e","input":"hi"}'))
+        stage.upstream().says(s.unary(b'{"data":[{"embedding":[%b1]}]}' % (b"0.25," * size)))
+        (told,) = counter.told
+        assert told.data == b""
+        told.done(FoundTokens(None, 1))
+        assert used(stage.receipt()) == (1, "counted", 0, "counted", False)
+
+
+def test_text_of_an_answer_that_was_reported_is_not_counted_for_its_input() -> None:
+    counter = FakeCounter()
+    with Stage(counter=counter) as stage:
+        stage.client().says(s.ask())
+        stage.upstream().says(s.unary(b'{"choices":[],"usage":{"completion_tokens":7}}'))
+        (told,) = counter.told
+        assert (told.data, told.request) == (b"", s.BODY)
+        told.done(FoundTokens(0, 5))
+        receipt = stage.receipt()
+        assert used(receipt) == (5, "counted", 7, "reported", False)
+        assert receipt.usage is not None
+        assert receipt.usage.counted_output is None
+
+
+def test_a_compressed_answer_is_estimated_by_what_it_says() -> None:
+    packer = zlib.compressobj(wbits=31)
+    plain = BIG * (FOLD_BYTES // len(BIG))
+    packed = packer.compress(plain) + packer.flush()
+    with Stage(identity=False) as stage:
+        stage.client().says(s.ask_stream())
+        stage.upstream().says(s.unary(packed, b"200 OK", b"Content-Encoding: gzip"))
+        assert used(stage.receipt())[2:4] == (estimate_events("openai-chat", len(plain)), "estimated")
+
+
+class BrokenPrices(Prices):
+    def cost(self, *_: object) -> int | None:
+        raise ArithmeticError
+
+
+def test_a_fault_in_a_price_costs_neither_receipt_nor_connection() -> None:
+    with Stage(counter=FakeCounter(), prices=BrokenPrices("t", ())) as stage:
+        client = stage.client()
+        for _ in range(2):
+            client.says(s.ask())
+            stage.upstream().transport.receive(s.unary(DOCUMENT))
+            assert len(stage.loop.expect_errors()) == 1
+        assert used(stage.receipts[0]) == (11, "reported", 7, "reported", True)
+        assert (len(stage.receipts), stage.receipts[0].cost_micros) == (2, None)
+        assert not client.is_gone
+
+
+def test_a_fault_in_a_meter_costs_neither_receipt_nor_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(metering.Metering, "_fill_input")
+    with Stage() as stage:
+        client = stage.client()
+        for _ in range(2):
+            client.says(s.ask())
+            stage.upstream().transport.receive(s.unary())
+            assert len(stage.loop.expect_errors()) == 1
+        assert [receipt.letters for receipt in stage.receipts] == ["--", "--"]
+        assert not client.is_gone
+
+
 # -- folded -----------------------------------------------------------------------------------------------------------
 
 
@@ -242,20 +323,23 @@ def test_a_long_stream_that_is_reported_is_not_counted() -> None:
         assert (len(counter.folded), counter.forgotten, counter.told) == (1, [1], [])
 
 
-def test_both_figures_are_kept_where_both_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report wins over a count; the count stays beside it, so that drift can be seen."""
-    monkeypatch.setattr(metering, "DRIFT_EVERY", 1)
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error":{"message":"overloaded","code":503}}', b' {\n "type" : "error", "error": {}}', b'{ "error" : "no" }'],
+)
+def test_an_error_under_a_good_status_uses_nothing(body: bytes) -> None:
     counter = FakeCounter()
     with Stage(counter=counter) as stage:
-        stream(stage, *[BIG] * (FOLD_BYTES // len(BIG) + 2), s.FINISH, REPORT)
-        stage.upstream().says(s.chunk(s.DONE) + s.LAST)
-        (told,) = counter.told
-        assert told.request is None, "the input was reported"
-        told.done(FoundTokens(6, None))
-        receipt = stage.receipt()
-        assert used(receipt) == (11, "reported", 7, "reported", True)
-        assert receipt.usage is not None
-        assert receipt.usage.counted_output == 6
+        stage.client().says(s.ask())
+        stage.upstream().says(s.unary(body))
+        stream(stage, b"event: error\ndata: {}\n\n")
+        stage.upstream().says(s.LAST)
+        stream(stage, b"data: " + body.strip().replace(b"\n", b" ") + b"\n\n")
+        stage.upstream().says(s.LAST)
+        for receipt in stage.receipts:
+            assert used(receipt) == (None, "none", None, "none", False)
+            assert receipt.cost_micros is None
+        assert counter.told == []
 
 
 def test_a_counter_that_takes_no_more_means_an_estimate() -> None:
@@ -288,7 +372,7 @@ def test_where_nobody_can_count_bytes_must_do(counter: FakeCounter | None) -> No
 
 def test_a_long_request_is_estimated() -> None:
     counter = FakeCounter()
-    body = b'{"model":"gpt-5","messages":[{"role":"user","content":"%b"}]}' % (b"a" * FOLD_BYTES)
+    body = b'{"model":"gpt-5","messages":[{"role":"user","content":"%b"}]}' % (b"a word " * (FOLD_BYTES // 7))
     with Stage(counter=counter) as stage:
         stage.client().says(s.ask(body=body))
         stage.upstream().says(s.unary(b'{"choices":[]}'))
@@ -296,6 +380,17 @@ def test_a_long_request_is_estimated() -> None:
         assert told.request is None
         told.done(FoundTokens(0, None))
         assert used(stage.receipt())[:2] == (estimate(len(body)), "estimated")
+
+
+def test_a_photo_in_a_long_request_is_not_taken_for_text() -> None:
+    text, photo = b"a few words " * 10_000, b"iVBORw0KGgoAAAANSUhEUgAA" * 40_000
+    body = b'{"model":"gpt-5","messages":[{"content":"%b"},{"url":"data:image/png;base64,%b"}]}' % (text, photo)
+    with Stage() as stage:
+        stage.client().says(s.ask(body=body))
+        stage.upstream().says(s.unary(b'{"choices":[]}'))
+        given, source, *_ = used(stage.receipt())
+        assert source == "estimated"
+        assert given == pytest.approx(len(text) / 4, rel=0.1)
 
 
 def test_all_that_is_kept_is_bounded() -> None:
@@ -363,6 +458,53 @@ def test_who_asks_for_usage_sees_it() -> None:
         upstream.says(s.chunk(s.DONE) + s.LAST)
         assert REPORT in client.heard()
         assert used(stage.receipt())[2:4] == (7, "reported")
+
+
+@pytest.mark.parametrize(
+    ("events", "ending"),
+    [
+        (REPORT[:-1], b""),  # a server that leaves the last line end out
+        (REPORT[:-2], b""),
+        (REPORT[:-2].replace(b" ", b"", 1), b""),
+        (b'data: {"choices":[],"usage":{"total_tokens":18}}\n\n' + s.DONE, s.DONE),  # no figure that we read
+        (REPORT.replace(b"\n", b"\r\n") + s.DONE, s.DONE),
+        (b": ping\n\n" + REPORT + s.DONE[:-1], b": ping\n\n" + s.DONE[:-1]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_the_report_is_hidden_in_whatever_form_it_comes(events: bytes, ending: bytes, size: int) -> None:
+    with Stage(providers=asking()) as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        upstream = stage.upstream()
+        upstream.says(s.STREAM_HEAD)
+        upstream.says_each(s.chunk(s.text() + s.FINISH + events) + s.LAST, size)
+        assert b"".join(chunks(client.heard())) == s.text() + s.FINISH + ending
+        assert stage.receipt().complete
+
+
+@pytest.mark.parametrize("behind", [b"", s.text(b"x" * 70_000)])
+def test_the_report_is_hidden_beside_events_that_are_too_long_to_wait(behind: bytes) -> None:
+    long = s.text(b"x" * 70_000)
+    with Stage(providers=asking()) as stage:
+        client = stage.client()
+        client.says(s.ask_stream())
+        upstream = stage.upstream()
+        upstream.says(s.STREAM_HEAD + s.chunk(long[:69_000]))
+        upstream.says(s.chunk(long[69_000:] + s.FINISH + REPORT + behind[:69_000]))
+        upstream.says(s.chunk(behind[69_000:] + s.DONE) + s.LAST)
+        assert b"".join(chunks(client.heard())) == long + s.FINISH + behind + s.DONE
+        assert used(stage.receipt()) == (11, "reported", 7, "reported", True)
+
+
+@pytest.mark.parametrize("coding", [True, False])
+def test_a_stream_that_may_come_compressed_is_not_asked(coding: bool) -> None:
+    """The report could not be taken out of it."""
+    with Stage(providers=asking(), identity=False) as stage:
+        stage.client().says(s.ask_stream(*[b"Accept-Encoding: gzip"] * coding))
+        assert (b"include_usage" in stage.upstream().heard()) is not coding
+        stage.upstream().resets()
+        stage.receipt()
 
 
 @pytest.mark.parametrize("meters", [True, False])

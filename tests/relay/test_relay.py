@@ -132,6 +132,20 @@ def test_a_client_that_reads_nothing_does_not_stop_the_end(stage: Stage) -> None
     assert stage.receipt().ended_kind == "shutdown"
 
 
+def test_who_comes_at_the_very_end_leaves_a_receipt_too(stage: Stage) -> None:
+    """Its handshake, say, took longer than the grace."""
+    slow = stage.client()
+    begin_stream(stage, slow)
+    drain(stage)
+    stage.advance(10.05)
+    late = stage.client()
+    late.says(s.ask())
+    stage.advance(0.2)
+    assert is_drained(stage)
+    assert b'"code":"shutdown"' in late.heard()
+    assert [receipt.ended_kind for receipt in stage.receipts] == ["shutdown", "shutdown"]
+
+
 def test_who_waits_for_a_link_is_told(stage: Stage) -> None:
     stage.holds_connects = True
     client = stage.client()

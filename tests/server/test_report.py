@@ -48,7 +48,11 @@ def test_metering_and_ledger() -> None:
     assert document["disconnect"] == {"default": "cancel", "alice": "drain:2.5"}
     assert [provider["include_usage"] for provider in document["providers"]] == [True, True]
     text = as_text(document)
-    assert "leaving    cancel, alice=drain:2.5" in text and "ledger     /var/lib/x.db" in text
+    assert "leaving    cancel, alice=drain:2.5" in text and "ledger     /var/lib/x.db, keeps everything" in text
+    assert [provider["prices"] for provider in document["providers"]] == ["openai", None]
+    assert "prices openai" in text and "prices none at this address" in text
+    bounded = as_text(as_document(settings(LLM_PROXY_DB_DAYS="30", LLM_PROXY_DB_SIZE="500M")))
+    assert "keeps 30 days and 500M" in bounded
     assert "counted where it is not; prices genai-prices-" in text
     off = as_text(as_document(settings(LLM_PROXY_METER="off", LLM_PROXY_DB="off", LLM_PROXY_DISCONNECT="drain")))
     assert "usage      off" in off and "ledger     off" in off and "leaving    drain" in off

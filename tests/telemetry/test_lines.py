@@ -42,7 +42,9 @@ USED = Usage(12, 34, input_source=Source.REPORTED, output_source=Source.COUNTED,
 
 def test_tokens_and_cost_in_words() -> None:
     assert b"tokens=" not in lines.receipt_text(a_receipt())
-    assert b"  tokens=12/34 counted cost=$0.001500  " in lines.receipt_text(a_receipt(usage=USED, cost_micros=1500))
+    assert b"  tokens=12/~34 cost=$0.001500  " in lines.receipt_text(a_receipt(usage=USED, cost_micros=1500))
+    guessed = Usage(7, 8, input_source=Source.ESTIMATED, output_source=Source.ESTIMATED)
+    assert "  tokens=≈7/≈8  " in lines.receipt_text(a_receipt(usage=guessed)).decode()
     reported = Usage(12, None, input_source=Source.REPORTED, output_source=Source.REPORTED)
     assert b"  tokens=12/?  " in lines.receipt_text(a_receipt(usage=reported))
 

@@ -115,6 +115,23 @@ def test_a_stream_beyond_the_grace_is_told(start: Callable[..., Sidecar], provid
     assert (receipt["complete"], receipt["ended_by"], receipt["ended_kind"]) == (False, "proxy", "shutdown")
 
 
+def test_an_answer_that_is_drained_may_end_within_the_grace(start: Callable[..., Sidecar], provider: Provider) -> None:
+    sidecar = start({**provider.environ(), "LLM_PROXY_DISCONNECT": "drain"})
+    with RawClient("127.0.0.1", sidecar.port) as client:
+        client.request(
+            "POST", "/v1/chat/completions", BODY, JSON, ("x-simulate", "pace=50 events=30 output=30"), host="localhost"
+        )
+        client.recv_until(b"data: ")
+    sidecar.mark()  # the loop has seen it leave
+    sidecar.may_end = True
+    sidecar.send_signal(signal.SIGTERM)
+    noted = sidecar.wait_for_line(lambda line: line.get("message") == "shutting down")
+    assert noted["in_flight"] >= 1
+    assert sidecar.wait() == 0
+    (receipt,) = sidecar.receipts
+    assert (receipt["ended_kind"], receipt["usage"]["output"]) == ("client_left", 30)
+
+
 def test_a_request_that_waits_at_the_end_of_the_grace(start: Callable[..., Sidecar], provider: Provider) -> None:
     """No answer has begun, so it is an answer: 503 in the dialect."""
     sidecar = start({**provider.environ(), "LLM_PROXY_TIMEOUT_SHUTDOWN": "0.3"})
