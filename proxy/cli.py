@@ -2,13 +2,15 @@
 
 Lives here: what a user types and sees; the only place that prints. May not live here: anything another room could need.
 How it works: each command imports what it needs when it runs, since start-up time is a feature: `--help` must not wait
-for an event loop to load. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+for an event loop to load. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, and as
+shells count signals: 130 Ctrl-C, 141 whoever read the output left before its end, as `| head` does.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from proxy import __version__
 from proxy.accounts.arguments import add_commands
 from proxy.accounts.desk import Desk
+from proxy.accounts.hints import LongHelp, Parser
 
 if TYPE_CHECKING:
-    from proxy.outcome import Receipt, Usage
+    from proxy.outcome import Receipt
     from proxy.server.settings import Settings
 
 _ABOUT = """\
@@ -39,18 +42,6 @@ examples:
 
 Everything is configured by environment variables: `llm-proxy serve --help` lists them.
 """
-
-
-class _LongHelp(argparse.Action):
-    """--help with a part that is made only when somebody asks for it."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, more: Callable[[], str]) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show this text and end")
-        self._more = more
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(parser.format_help() + "\n" + self._more(), end="")
-        parser.exit()
 
 
 def _settings_help() -> str:
@@ -77,7 +68,7 @@ def _faults_help() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="llm-proxy", description=_ABOUT, epilog=_EXAMPLES, formatter_class=raw)
+    parser = Parser(prog="llm-proxy", description=_ABOUT, epilog=_EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"llm-proxy {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
 
@@ -87,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=about or what, formatter_class=raw, add_help=not more)
         added.set_defaults(run=run)
         if more:
-            added.add_argument("-h", "--help", action=_LongHelp, more=more)
+            added.add_argument("-h", "--help", action=LongHelp, more=more)
         return added
 
     command(
@@ -137,19 +128,19 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
-        arguments = _parser().parse_args(argv)
-    except SystemExit as ended:  # argparse has said what there is to say
-        return ended.code if isinstance(ended.code, int) else 2
-    try:
-        code = int(arguments.run(arguments))
+        try:
+            arguments = _parser().parse_args(argv)
+            code = int(arguments.run(arguments))
+        except SystemExit as ended:  # argparse has said what there is to say
+            code = ended.code if isinstance(ended.code, int) else 2
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as shells count
-    except BrokenPipeError:  # whoever read has left: nobody is to be told
+        return 128 + signal.SIGINT  # as shells count
+    except BrokenPipeError:  # whoever read has left: nobody is to be told, and what was written is not all
         # The interpreter writes what is left when it ends, and would complain then, with a code of its own (120).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE
 
 
 def _complain(sentences: Sequence[str], kind: str) -> None:
@@ -324,6 +315,7 @@ async def _show(address: str, receipts: Any) -> int:
 
 def _show_receipt(receipt: Receipt) -> bool:
     """Print what was measured. True if the receipt says that the answer was complete."""
+    from proxy.outcome import Usage
 
     def ms(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f} ms"

@@ -40,8 +40,12 @@ def add_commands(add: Callable[..., Any], desk: Desk) -> None:
             "tail",
             _tail,
             "show the last requests, and new ones as they end",
-            "One line for each request. Tokens are as the provider reported them; ~ counted here, ≈ estimated from\n"
-            "bytes. The two letters say who ended it, and in which phase; -- is complete.\n"
+            "One line for each request.\n"
+            "  tokens   as the provider reported them; ~ counted here, ≈ estimated from bytes; - not known\n"
+            "  cost     by the price table; ? not known: no price, or tokens not known; - nothing to pay for\n"
+            "  ending   -- complete; else who ended it (C client, U upstream, P proxy), and its phase:\n"
+            "           H head, B body, A admit, Q queue, C connect, S send, F first byte, E first event, D stream,\n"
+            "           - done, T total, I idle; the word at the end of the line says why\n"
             "  llm-proxy tail --key billing\n"
             "  llm-proxy tail -f --json | jq 'select(.complete == 0)'",
         )
@@ -92,11 +96,13 @@ def _say_tail(tail: Any) -> None:
         help="go on with new ones until Ctrl-C; on a terminal that is the default",
     )
     tail.add_argument("--json", action="store_true", help="print one JSON document a line, with all columns")
+    tail.add_argument("--since", metavar="WHEN", help="only those begun then or later, e.g. today, 2h (any)")
     _add_choice(tail)
 
 
 def _say_prices(prices: Any) -> None:
     prices.add_argument("model", nargs="?", metavar="MODEL", help="only this model; * stands for anything")
+    prices.add_argument("--all", action="store_true", help="also names that contain it, and prices that are not known")
     prices.add_argument("--provider", metavar="NAME", help="only of this provider")
     prices.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -113,7 +119,7 @@ def _say_ledger(parts: Any) -> None:
         "is the file sound, and is every receipt in it?",
         "Exit code 1 if the file is damaged, or if receipts are lost or not yet in its tables.",
     )
-    check.add_argument("--since", metavar="WHEN", help="leave out what runs lost that started before")
+    check.add_argument("--since", metavar="WHEN", help="leave out what runs lost that started before, e.g. 2026-11-01")
     check.add_argument("--json", action="store_true", help="print one JSON document")
     _add_place(check, seconds=600.0)
     export = part(
@@ -132,7 +138,8 @@ def _say_ledger(parts: Any) -> None:
         "LLM_PROXY_DB_DAYS and LLM_PROXY_DB_SIZE say, by which `serve` prunes by itself.",
     )
     prune.add_argument("--days", metavar="N", help="keep exchanges of the last N days")
-    prune.add_argument("--size", metavar="BYTES", help="keep so much, e.g. 500M")
+    prune.add_argument("--size", metavar="BYTES", help="keep so much, e.g. 500M; 1M at least")
+    prune.add_argument("--dry-run", action="store_true", help="only say how many exchanges would go")
     prune.add_argument("--json", action="store_true", help="print one JSON document")
     _add_place(prune)
 
@@ -141,6 +148,7 @@ def _add_choice(parser: Any) -> None:
     parser.add_argument("--key", metavar="NAME", help="only requests with this key")
     parser.add_argument("--model", metavar="NAME", help="only this model, as it was asked for, served, or an alias")
     parser.add_argument("--provider", metavar="NAME", help="only of this provider")
+    parser.add_argument("--tag", metavar="TAG", help="only requests with this tag")
     parser.add_argument("--local", action="store_true", help="days and times of this machine's zone (UTC)")
     _add_place(parser)
 

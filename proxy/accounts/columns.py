@@ -4,7 +4,7 @@ Lives here: tables of aligned columns, money and counts in words, lines of CSV, 
 (usage, tail, prices, upkeep), questions to the ledger, printing.
 How it works: names come from clients and providers, so none reaches a terminal as it is: what is not printable is shown
 as an escape in plain sight (telemetry's `clean`), in CSV too, and JSON is ASCII. A cell of CSV that a spreadsheet would
-take for a formula begins with an apostrophe. Everything here is exact but for the digits of money.
+would take for a formula begins with an apostrophe. Everything here is exact but for the digits of money and `brief`.
 Doubted: letters of scripts that run from right to left are shown as they are; a terminal may turn their cell around.
 """
 
@@ -102,10 +102,23 @@ def letters(ended_by: str, ended_phase: str) -> str:
         return "??"
 
 
-def count(number: int, unit: str = "") -> str:
-    """A number with its thousands marked, in ones or in whole `k` or `M`. What is not nothing is not shown as it."""
-    size = {"": 1, "k": 1_000, "M": 1_000_000}[unit]
-    return f"<1{unit}" if 0 < number < size else f"{number // size:,}{unit}" if number else "0"
+def count(number: int) -> str:
+    """A number with its thousands marked."""
+    return f"{number:,}"
+
+
+def brief(number: int) -> str:
+    """A number in at most six columns: below 10,000 as it is, above with three digits, as 12.3k or 4.56M."""
+    if abs(number) < 10_000:
+        return count(number)
+    value, at = number / 1_000, 0
+    while abs(value) >= 999.5 and at < len(_UNITS) - 1:
+        value, at = value / 1_000, at + 1
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:,.{digits}f}{_UNITS[at]}"
+
+
+_UNITS = "kMGTPE"
 
 
 def dollars(micros: int | None, digits: int = 6) -> str:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from proxy.ledger.reader import LedgerReader, Wanted
 
+UNKNOWN_COST = "?"
+_WIDEST = 160  # columns of a table: the eye loses a longer line
+
 
 class Refusal(Exception):
     """A command was asked for what does not exist or makes no sense; the text is a sentence."""
@@ -40,11 +43,20 @@ class Desk:
 
     @property
     def width(self) -> int:
-        """Columns that a line may have: the terminal's, or 100 where there is none."""
+        """Columns that a line may have: what COLUMNS says, or the terminal has, or 160 where there is none."""
+        said = self.environ.get("COLUMNS", "")
+        if said.isdecimal() and int(said[:6]) > 0:
+            return int(said[:6])
         try:
-            return min(max(os.get_terminal_size(self.out.fileno()).columns, 80), 160)
+            return min(max(os.get_terminal_size(self.out.fileno()).columns, 80), _WIDEST)
         except (OSError, ValueError):  # no terminal, or no file at all
-            return 100
+            return _WIDEST
+
+    def note(self, sentence: str) -> None:
+        """What an answer does not say, and whoever reads it should know. It is not part of the answer."""
+        from proxy.telemetry.lines import clean
+
+        self.errors.write(f"llm-proxy: note: {clean(sentence)}\n")
 
     def complain(self, sentence: str) -> None:
         from proxy.telemetry.lines import clean
@@ -117,7 +129,7 @@ def wanted(desk: Desk, arguments: argparse.Namespace) -> Wanted:
     until = when(desk, arguments, "until")
     if since is not None and until is not None and since >= until:
         raise Refusal("--since is not before --until")
-    return Wanted(since, until, arguments.key, arguments.provider, arguments.model)
+    return Wanted(since, until, arguments.key, arguments.provider, arguments.model, arguments.tag)
 
 
 def when(desk: Desk, arguments: argparse.Namespace, name: str) -> float | None:

@@ -3,7 +3,8 @@
 Lives here: which rows are meant, and how they look. May not live here: prices, and which one holds for an exchange
 (catalog.prices).
 How it works: the user's table, if there is one, comes first, as it is asked first. A name stands for every row that
-would be asked for it, and for every row that has it in its own name; rows that a later one has replaced are left out.
+would be asked for it; where there is none, or all are wanted, for every row that has it in its own name. Rows that a
+later one has replaced are left out, and so are those that say that nothing is known, unless there is nothing else.
 Doubted: nothing yet.
 """
 
@@ -11,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from proxy.accounts import columns
 from proxy.accounts.columns import Column
 from proxy.accounts.desk import Desk, Refusal
+from proxy.catalog.load import VENDORS
 from proxy.catalog.prices import Price, Prices, PricesError, Rates
 
 _DATE = re.compile(r"[-@]20\d\d-?\d\d-?\d\d$")  # a dated name without a row of its own costs what the undated one does
+_ANY_WIDTH = 1_000_000
 _FOR_ONE = ("search", "request")
 _HEADS = {"cache_write": "write", "cache_write_1h": "write 1h"}
 
@@ -35,7 +38,8 @@ class Row(NamedTuple):
 
 def run(desk: Desk, arguments: argparse.Namespace) -> int:
     prices = _prices(desk)
-    rows = list(rows_of(prices, desk.now(), arguments.model, arguments.provider))
+    found = list(rows_of(prices, desk.now(), arguments.model, arguments.provider))
+    rows = chosen(found, arguments.model, arguments.all)
     if arguments.json:
         desk.say(columns.json_text(document(prices, rows), indented=True))
     elif rows:
@@ -43,7 +47,10 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
         desk.say(
             "cached, write and write 1h are input that was read from a cache, or written to one for 5 minutes or 1 h\n"
         )
-        desk.say(as_table(rows, desk.width))
+        # Whatever reads a pipe has room for names, and needs them whole.
+        desk.say(as_table(rows, desk.width if desk.out.isatty() else _ANY_WIDTH))
+        if len(found) > len(rows):
+            desk.say("\n" + _hidden(found, rows))
     else:
         desk.say("No such price is known. A table of your own, named by LLM_PROXY_PRICES, may have it.")
     return 0
@@ -73,15 +80,46 @@ def rows_of(prices: Prices, now: float, model: str | None, provider: str | None)
                 yield Row(price, over, rates)
 
 
+def chosen(found: Sequence[Row], model: str | None, is_all: bool) -> list[Row]:
+    """What is shown of `found`: see above. By table, the rows that would be asked first, then the model's own vendor,
+    then others that are called by their name alone."""
+    named = [row for row in found if model is None or _is_asked(row.price, model)]
+    rows = list(found) if is_all or not named else named
+    if not is_all:
+        rows = [row for row in rows if row.price.is_known] or rows
+    tables = list(dict.fromkeys(row.price.version for row in found))
+
+    def place(row: Row) -> tuple[int, bool, bool, bool]:
+        price = row.price
+        vendor = VENDORS.get(price.provider)
+        is_own = model is not None and vendor is not None and model.lower().startswith(vendor.owns)
+        return tables.index(price.version), model is not None and row not in named, not is_own, vendor is None
+
+    return sorted(rows, key=place)
+
+
+def _hidden(found: Sequence[Row], rows: Sequence[Row]) -> str:
+    number = len(found) - len(rows)
+    unknown = sum(not row.price.is_known for row in found) - sum(not row.price.is_known for row in rows)
+    what = [f"{number - unknown:,} with more in their name"] if number > unknown else []
+    what += [f"{unknown:,} whose price is not known"] if unknown else []
+    return f"Not shown: {' and '.join(what)}; --all shows them."
+
+
 def _is_meant(price: Price, model: str | None, provider: str | None) -> bool:
     if provider is not None and price.provider != provider.lower():
         return False
     if model is None:
         return True
+    return _is_asked(price, model) or ("*" not in model and model.lower() in price.model.lower())
+
+
+def _is_asked(price: Price, model: str) -> bool:
+    """Whether the price is one of `model` itself: a name, or with `*` several."""
     name, pattern = model.lower(), price.model.lower()
     if "*" in name:
         return _fits(name, pattern)
-    return name in pattern or any(_fits(pattern, each) for each in (name, _DATE.sub("", name)))
+    return any(_fits(pattern, each) for each in (name, _DATE.sub("", name)))
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -12,14 +12,16 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from proxy.accounts import columns
-from proxy.accounts.desk import Desk, reader, wanted
-from proxy.ledger.period import shown
+from proxy.accounts import columns, gaps, hints
+from proxy.accounts.desk import UNKNOWN_COST, Desk, reader, wanted
+from proxy.ledger.period import shown, zone_name
+from proxy.ledger.reader import LedgerReader, Wanted
 
 _LOOK = 0.3  # seconds between two looks; the writer itself makes rows five times a second
 _STEP = 1_000  # exchanges read at a time
 _MARKS = {"counted": "~", "estimated": "≈"}
-_TARGET = 32  # columns for provider and model
+_WIDE = 140  # columns of a line
+_TARGET = 32  # columns for provider and model, and half as many again where a line has much room
 
 
 def run(desk: Desk, arguments: argparse.Namespace) -> int:
@@ -28,13 +30,17 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
     with reader(desk, arguments) as ledger:
         seen = ledger.newest()  # first: what is written from now on is new
         rows = ledger.latest(arguments.most, asked)
-    if rows:
-        seen = max(seen, rows[-1]["rowid"])
+        if rows:
+            seen = max(seen, rows[-1]["rowid"])
+        notes = _missing(ledger, asked, rows, desk.now())
+        absent = hints.unknown(ledger, asked) or ["no such request yet"] if not rows and arguments.most else []
+    for note in notes:
+        desk.note(note)
+    if desk.out.isatty() and not arguments.json and (rows or follows):
+        desk.say(heading(zone_name(desk.now(), arguments.local), _room(desk)))
     _show(desk, arguments, rows)
-    if not rows and not arguments.json:
-        desk.errors.write(
-            "no such request yet; new ones are shown, Ctrl-C ends\n" if follows else "no such request yet\n"
-        )
+    if absent and not arguments.json:
+        desk.errors.write("\n".join(absent) + ("; new ones are shown, Ctrl-C ends\n" if follows else "\n"))
     while follows:
         desk.rest(_LOOK)
         is_more = True
@@ -49,25 +55,45 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _missing(ledger: LedgerReader, asked: Wanted, rows: list[dict[str, Any]], now: float) -> list[str]:
+    """What may be missing among `rows`, or before them: what went before the first of them is not asked for."""
+    moments = [row["started_at"] for row in rows if isinstance(row["started_at"], (int, float))]
+    since = asked.since if not rows else min(moments, default=now)
+    return gaps.sentences(gaps.look(ledger, asked._replace(since=since)), ledger.path, asked.is_of_all, "shown")
+
+
 def _show(desk: Desk, arguments: argparse.Namespace, rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         del row["rowid"]
-        desk.say(columns.json_text(row) if arguments.json else line(row, arguments.local))
+        desk.say(columns.json_text(row) if arguments.json else line(row, arguments.local, _room(desk)))
     desk.out.flush()
 
 
-def line(row: dict[str, Any], is_local: bool = False) -> str:
-    """One exchange in about 120 columns: when, status, ending, how long, what, tokens, cost, key, and why it failed."""
-    target = columns.shortened(_target(row), _TARGET)
+def _room(desk: Desk) -> int:
+    return _TARGET if desk.width < _WIDE else _TARGET * 3 // 2
+
+
+def heading(zone: str, room: int = _TARGET) -> str:
+    """What stands where in a line."""
+    return (
+        f"{f'begun ({zone})':<19}  {'status':<7}  {'took':>6}  {'provider/model':<{room}}  {'input':>9}"
+        f"     {'output':>8}      {'cost':>9}  key, and why it ended"
+    )
+
+
+def line(row: dict[str, Any], is_local: bool = False, room: int = _TARGET) -> str:
+    """One exchange in about 90 columns and `room` for what was asked: when, status, ending, how long, what, tokens,
+    cost, key, and why it ended."""
+    target = columns.shortened(_target(row), room)
     parts = [
         shown(row["started_at"], is_local, "%Y-%m-%d %H:%M:%S"),
         f"{columns.name(row['status'] or None):>3}",
         "--" if row["complete"] else columns.letters(row["ended_by"], row["ended_phase"]),
         f"{duration(row['total_ms']):>6}",
-        target + " " * (_TARGET - columns.width(target)),
+        target + " " * (room - columns.width(target)),
         f"{_tokens(row, 'input'):>9} in",
         f"{_tokens(row, 'output'):>8} out",
-        f"{_cost(row['cost_micros']):>9}",
+        f"{_cost(row):>9}",
         columns.name(row["key"]),
     ]
     if not row["complete"]:
@@ -103,5 +129,10 @@ def _tokens(row: dict[str, Any], side: str) -> str:
     return _MARKS.get(row[f"{side}_source"], "") + columns.count(number)
 
 
-def _cost(micros: object) -> str:
-    return columns.dollars(micros, 4 if micros >= 100 else 6) if isinstance(micros, int) else "-"
+def _cost(row: dict[str, Any]) -> str:
+    micros = row["cost_micros"]
+    if isinstance(micros, int):
+        return columns.dollars(micros, 4 if micros >= 100 else 6)
+    used = [row["input_tokens"], row["output_tokens"]]  # as `usage` counts what has no cost (ledger.reader)
+    is_unmeasured = used == [None, None] and row["usage_complete"] is not None
+    return UNKNOWN_COST if is_unmeasured or any(used) else "-"

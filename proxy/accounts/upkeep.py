@@ -17,7 +17,9 @@ from typing import Any
 
 from proxy.accounts import columns
 from proxy.accounts.desk import Desk, Refusal, place, reader, wanted, when
+from proxy.ledger.audit import FILE_CHECK
 from proxy.ledger.period import shown
+from proxy.ledger.reader import damaged
 from proxy.ledger.schema import EXCHANGES
 from proxy.telemetry.lines import clean, stamp
 
@@ -35,8 +37,13 @@ def check(desk: Desk, arguments: argparse.Namespace) -> int:
     problems = problems_of(found)
     if arguments.json:
         desk.say(columns.json_text(document(found, problems), indented=True))
+        return 1 if problems else 0
+    if not problems:
+        span = "" if since is None else f" of runs that started {shown(since)} UTC or later"
+        problems_or_not = [f"Nothing is missing{span}, and the file is sound."]
     else:
-        desk.say("\n".join([*as_lines(found), *(problems or ["Nothing is missing, and the file is sound."])]))
+        problems_or_not = problems if since is not None else [*problems, *_way_out(found)]
+    desk.say("\n".join([*as_lines(found), *problems_or_not]))
     return 1 if problems else 0
 
 
@@ -56,32 +63,37 @@ def document(found: Any, problems: list[str]) -> dict[str, Any]:
 def as_lines(found: Any) -> list[str]:
     """What there is, wrong or not."""
     span = f", begun {shown(found.first)} to {shown(found.last)} UTC" if found.exchanges else ""
+    attempts = "1 attempt" if found.attempts == 1 else f"{found.attempts:,} attempts"
     lines = [
         f"ledger    {clean(found.path)}  ({_size(found.size)}, schema {found.version})",
-        f"rows      {found.exchanges:,} exchanges{span}; {found.attempts:,} attempts",
+        f"rows      {_exchanges(found.exchanges)}{span}; {attempts}",
         f"runs      {found.runs:,}",
     ]
     if found.writer is not None:
         underway = f", {found.underway:,} on their way" if found.underway else ""
-        lines.append(f"writer    process {found.writer.pid}: {found.writer.observed:,} receipts so far{underway}")
+        lines.append(f"writer    process {found.writer.pid}: {_receipts(found.writer.observed)} so far{underway}")
     return lines
 
 
 def problems_of(found: Any) -> list[str]:
     """A sentence for each thing that is wrong."""
     problems = [f"damage    {clean(sentence)}" for sentence in found.damages]
+    if any(sentence.startswith(FILE_CHECK) for sentence in found.damages):
+        problems.append(f"damage    {clean(found.path)} {clean(damaged(found.path))}")
     if found.spilled:
-        then = "it is at it" if found.writer is not None else "the next start does it"
+        then = "the running process adds them" if found.writer is not None else "the next `llm-proxy serve` adds them"
         problems.append(
             f"spilled   {_receipts(found.spilled)} in {clean(found.path)}-spill, not yet in the tables: {then}"
         )
     if found.unreadable:
-        problems.append(f"spilled   {found.unreadable:,} lines of {clean(found.path)}-spill cannot be read")
+        lines = "1 line" if found.unreadable == 1 else f"{found.unreadable:,} lines"
+        problems.append(f"spilled   {lines} of {clean(found.path)}-spill cannot be read")
     for loss in found.losses:
         cause = "was killed" if loss.was_killed else "had nowhere left to write (disk full?)"
-        number = "nobody knows how many" if loss.lost is None else f"{loss.lost:,}"
+        number = "an unknown number" if loss.lost is None else f"{loss.lost:,}"
+        who = "the running process" if loss.is_running else f"run {clean(loss.run)}"
         problems.append(
-            f"lost      {number} of {_receipts(loss.observed)} of run {clean(loss.run)}, "
+            f"lost      {number} of {_receipts(loss.observed)} of {who}, "
             f"begun {shown(loss.started_at)} UTC, which {cause}"
         )
     if len(found.losses) > 1:
@@ -89,8 +101,21 @@ def problems_of(found: Any) -> list[str]:
     return problems
 
 
+def _way_out(found: Any) -> list[str]:
+    """How a check passes again where nothing is wrong but what runs lost that have ended."""
+    is_past = not (found.damages or found.spilled or found.unreadable or any(loss.is_running for loss in found.losses))
+    if not is_past:
+        return []
+    after = shown(max(loss.started_at for loss in found.losses) + 60, form="%Y-%m-%dT%H:%M")
+    return [f"Nothing else is wrong. These runs have ended; `--since {after}` leaves out what they lost."]
+
+
 def _receipts(number: int) -> str:
     return "1 receipt" if number == 1 else f"{number:,} receipts"
+
+
+def _exchanges(number: int) -> str:
+    return "1 exchange" if number == 1 else f"{number:,} exchanges"
 
 
 def _size(size: int) -> str:
@@ -113,7 +138,7 @@ def export(desk: Desk, arguments: argparse.Namespace) -> int:
                 number = _write(rows, arguments.format, lambda line: file.write(line + "\n"))
         except OSError as error:
             raise Refusal(f"{arguments.file} cannot be written: {error.strerror}") from None
-    desk.say(f"{number:,} exchanges written to {clean(arguments.file)}")
+    desk.say(f"{_exchanges(number)} written to {clean(arguments.file)}")
     return 0
 
 
@@ -143,11 +168,20 @@ def prune(desk: Desk, arguments: argparse.Namespace) -> int:
     if not days and not max_bytes:
         raise Refusal("nothing says what may go: --days N or --size BYTES, LLM_PROXY_DB_DAYS or LLM_PROXY_DB_SIZE")
     path = place(desk, arguments)
-    pruned = prune(path, desk.now() - days * _DAY if days else None, max_bytes, arguments.seconds)
+    before = desk.now() - days * _DAY if days else None
+    if arguments.dry_run:
+        with reader(desk, arguments) as ledger:
+            exchanges = ledger.expendable(before, max_bytes)
+        if arguments.json:
+            desk.say(columns.json_text({"exchanges": exchanges, "dry_run": True}))
+        else:
+            desk.say(f"{'about ' if max_bytes else ''}{_exchanges(exchanges)} would be removed; none was")
+        return 0
+    pruned = prune(path, before, max_bytes, arguments.seconds)
     if arguments.json:
         desk.say(columns.json_text(pruned._asdict()))
     else:
-        desk.say(f"{pruned.exchanges:,} exchanges removed; the file is {_size(max(0, pruned.bytes))} smaller")
+        desk.say(f"{_exchanges(pruned.exchanges)} removed; the file is {_size(max(0, pruned.bytes))} smaller")
     return 0
 
 
@@ -163,12 +197,15 @@ def _days(desk: Desk, arguments: argparse.Namespace) -> float:
 
 
 def _bytes(desk: Desk, arguments: argparse.Namespace) -> int:
+    from proxy.server.table import LEAST_DB, size_text
     from proxy.server.values import parse_size
 
     name, text = _said(desk, arguments.size, "--size", arguments.days, "LLM_PROXY_DB_SIZE")
     size = parse_size(text or "0")
     if size is None or (size == 0 and name == "--size"):
         raise Refusal(f"{name}: must be a number of bytes, or have k, M or G behind it")
+    if 0 < size < LEAST_DB:  # a unit was forgotten: this would remove all there is
+        raise Refusal(f"{name}: must be {size_text(LEAST_DB)} or more; 500M is 500 MiB, 500 are bytes")
     return size
 
 

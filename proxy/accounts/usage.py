@@ -2,8 +2,9 @@
 
 Lives here: the table, the document and the CSV of sums. May not live here: the sums themselves (ledger.reader).
 How it works: a column that holds nothing but zeros is left out, and those that need an explanation have a sentence
-below. `counted` is the share of tokens that no provider reported.
-Doubted: tokens are shown in thousands where ones would leave too little room for names; CSV and JSON are always exact.
+below. `unreported` is the share of tokens that no provider reported. Where there is little room names are shortened,
+then columns left out, and in the end tokens are shown with three digits; CSV and JSON are always exact.
+Doubted: nothing yet.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from proxy.accounts import columns
+from proxy.accounts import columns, gaps, hints
 from proxy.accounts.columns import Column
+from proxy.accounts.desk import UNKNOWN_COST as _UNKNOWN
 from proxy.accounts.desk import Desk, reader, wanted
 from proxy.ledger.period import shown, zone_name
-from proxy.ledger.reader import MOST_GROUPS, Sum, Totals, Wanted
+from proxy.ledger.reader import MOST_GROUPS, LedgerReader, Sum, Totals, Wanted
 from proxy.telemetry.lines import stamp
 
 _FIGURES = Sum._fields[1:]
@@ -28,18 +30,23 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
     asked = wanted(desk, arguments)
     with reader(desk, arguments) as ledger:
         totals = ledger.totals(by, asked, arguments.local)
-        last = [] if totals.total.requests else ledger.latest(1)
+        gap = gaps.look(ledger, asked)
+        lines = [] if totals.total.requests else _nothing(ledger, asked, arguments.local, desk.now())
+    missing = gaps.sentences(gap, ledger.path, asked.is_of_all)
     if arguments.json:
-        desk.say(columns.json_text(document(by, asked, totals, arguments.local), indented=True))
+        said = {**document(by, asked, totals, arguments.local), "missing": gaps.document(gap)}
+        desk.say(columns.json_text(said, indented=True))
     elif arguments.csv:
         desk.say("\n".join(map(columns.csv_line, ([*by, *_FIGURES], *([*g.names, *g[1:]] for g in totals.groups)))))
+        for sentence in missing:
+            desk.note(sentence)
     elif totals.total.requests:
         table = as_table(by, totals, desk.width)
         desk.say(f"{_heading(by, asked, arguments.local, desk.now())}\n\n{table.text}")
-        if notes := _notes(by, totals, table.left_out):
+        if notes := _notes(by, totals, table) + missing:
             desk.say("\n" + "\n".join(notes))
     else:
-        desk.say(_nothing(asked, last, arguments.local, desk.now()))
+        desk.say("\n".join([*lines, *missing]))
     return 0
 
 
@@ -66,6 +73,7 @@ def _figures(sums: Sum) -> dict[str, Any]:
 class Table(NamedTuple):
     text: str
     left_out: list[str]  # columns for which there was no room
+    is_brief: bool  # tokens have three digits
 
 
 def as_table(by: Sequence[str], totals: Totals, most: int = columns.WIDTH) -> Table:
@@ -77,35 +85,38 @@ def as_table(by: Sequence[str], totals: Totals, most: int = columns.WIDTH) -> Ta
     for at, name in enumerate(names):
         name.cells.append("" if at else "total")
     room = most - sum(min(name.width, _NAME_ROOM) + len(columns.GAP) for name in names) + len(columns.GAP)
-    for unit, left_out in _WAYS:
-        figures = [column for column in _figure_columns(lines, unit) if column.head not in left_out]
+    for is_brief, dispensable in _WAYS:
+        every = _figure_columns(lines, columns.brief if is_brief else columns.count)
+        figures = [column for column in every if column.head not in dispensable]
         if sum(column.width + len(columns.GAP) for column in figures) <= room:
             break
-    return Table(columns.table([*names, *figures], has_total=True, most=most), left_out)
+    left_out = [column.head for column in every if column.head in dispensable]
+    return Table(columns.table([*names, *figures], has_total=True, most=most), left_out, is_brief)
 
 
-# What is tried, in order, to make room: thousands of tokens, then fewer columns, then millions.
-_WAYS: list[tuple[str, list[str]]] = [
-    ("", []),
-    ("k", []),
-    ("k", ["reasoning"]),
-    ("k", ["reasoning", "cached"]),
-    ("M", ["reasoning", "cached"]),
+# What is tried, in order, to make room: fewer columns, then fewer digits of tokens, then both.
+_WAYS: list[tuple[bool, list[str]]] = [
+    (False, []),
+    (False, ["reasoning"]),
+    (True, []),
+    (True, ["reasoning"]),
+    (True, ["reasoning", "unreported"]),
+    (True, ["reasoning", "unreported", "cached"]),
 ]
 
 
-def _figure_columns(lines: Sequence[Sum], unit: str) -> list[Column]:
+def _figure_columns(lines: Sequence[Sum], tokens: Callable[[int], str]) -> list[Column]:
     """Requests, input, output and cost; others only where there is something in them."""
     total = lines[-1]
     digits = columns.digits_for(total.cost_micros or 0)
     cells: dict[str, tuple[object, Callable[[Sum], str]]] = {
         "requests": (True, lambda line: columns.count(line.requests)),
-        "input": (True, lambda line: columns.count(line.input_tokens, unit)),
-        "cached": (total.cached_tokens, lambda line: columns.count(line.cached_tokens, unit)),
-        "output": (True, lambda line: columns.count(line.output_tokens, unit)),
-        "reasoning": (total.reasoning_tokens, lambda line: columns.count(line.reasoning_tokens, unit)),
-        "cost": (True, lambda line: _cost(line, digits) + (" " if total.unpriced and not line.unpriced else "")),
-        "counted": (_own(total), lambda line: columns.share(_own(line), _tokens(line))),
+        "input": (True, lambda line: tokens(line.input_tokens)),
+        "cached": (total.cached_tokens, lambda line: tokens(line.cached_tokens)),
+        "output": (True, lambda line: tokens(line.output_tokens)),
+        "reasoning": (total.reasoning_tokens, lambda line: tokens(line.reasoning_tokens)),
+        "cost": (True, lambda line: _cost(line, digits) + (" " if _costless(total) and not _costless(line) else "")),
+        "unreported": (_own(total), lambda line: columns.share(_own(line), _tokens(line))),
         "cut": (total.incomplete, lambda line: columns.count(line.incomplete)),
         "errors": (total.errors, lambda line: columns.count(line.errors)),
     }
@@ -120,8 +131,13 @@ def _name(what: str, value: object) -> str:
 
 def _cost(line: Sum, digits: int) -> str:
     if line.cost_micros is None:
-        return "?" if line.unpriced else "-"
-    return columns.dollars(line.cost_micros, digits) + ("+" if line.unpriced else "")
+        return _UNKNOWN if _costless(line) else "-"
+    return columns.dollars(line.cost_micros, digits) + ("+" if _costless(line) else "")
+
+
+def _costless(line: Sum) -> int:
+    """Requests of which nobody knows what they cost."""
+    return line.unpriced + line.unmeasured
 
 
 def _tokens(line: Sum) -> int:
@@ -133,7 +149,7 @@ def _own(line: Sum) -> int:
     return line.counted_tokens + line.estimated_tokens
 
 
-def _notes(by: Sequence[str], totals: Totals, left_out: Sequence[str]) -> list[str]:
+def _notes(by: Sequence[str], totals: Totals, table: Table) -> list[str]:
     """What the columns mean that are not always there, and what is in no column."""
     total = totals.total
     notes = []
@@ -141,11 +157,16 @@ def _notes(by: Sequence[str], totals: Totals, left_out: Sequence[str]) -> list[s
         counted, estimated = (columns.share(n, _tokens(total)) for n in (total.counted_tokens, total.estimated_tokens))
         parts = [f"{counted} counted here"] if total.counted_tokens else []
         parts += [f"{estimated} estimated from bytes"] if total.estimated_tokens else []
-        notes.append(f"counted: of all tokens {' and '.join(parts)}; the others are as the providers reported them.")
+        notes.append(f"unreported: tokens that no provider reported; of all {' and '.join(parts)}.")
     if total.incomplete:
         notes.append("cut: answers without their end, tokens so far; --by ending says who broke off, and when.")
-    if total.unpriced:
-        notes.append(f"? and +: {_requests(total.unpriced)} without price; what they cost is not in the sum.")
+    if _costless(total):
+        unknown = [line.cost_micros is None for line in (*totals.groups, total) if _costless(line)]
+        marks = " and ".join([_UNKNOWN] * any(unknown) + ["+"] * (not all(unknown)))
+        notes.append(
+            f"{marks}: {_requests(_costless(total))} whose cost is not known (no price, or tokens not known); "
+            "it is not in the sum."
+        )
     if total.unmeasured:
         notes.append(f"What {_requests(total.unmeasured)} used is not known at all.")
     if total.reported_cost_micros is not None:
@@ -153,8 +174,10 @@ def _notes(by: Sequence[str], totals: Totals, left_out: Sequence[str]) -> list[s
         notes.append(f"By what providers say of their own cost: {columns.dollars(total.reported_cost_micros, digits)}.")
     if "tag" in by:
         notes.append("A request with several tags is in several lines, and once in the total.")
-    if left_out:
-        notes.append(f"There was no room for {' and '.join(left_out)}; --csv and --json have all columns.")
+    if table.is_brief:
+        notes.append("k, M, G: thousands, millions, billions of tokens; --csv and --json are exact.")
+    if table.left_out:
+        notes.append(f"There was no room for {' and '.join(table.left_out)}; --csv and --json have all columns.")
     if totals.has_more:
         notes.append(f"There are more than {MOST_GROUPS:,} lines; the total has the others, too.")
     return notes
@@ -174,19 +197,23 @@ def _span(asked: Wanted, is_local: bool, now: float) -> str:
 
 
 def _filters(asked: Wanted) -> str:
-    named = {"key": asked.key, "provider": asked.provider, "model": asked.model}
+    named = {"key": asked.key, "provider": asked.provider, "model": asked.model, "tag": asked.tag}
     return "".join(f", only {what} {columns.name(value)}" for what, value in named.items() if value is not None)
 
 
-def _nothing(asked: Wanted, last: Sequence[dict[str, Any]], is_local: bool, now: float) -> str:
+def _nothing(ledger: LedgerReader, asked: Wanted, is_local: bool, now: float) -> list[str]:
+    """Why there are no requests: sentences."""
+    last = ledger.latest(1)
     if not last:
-        return "Nothing was used: the ledger has no request yet."
-    at = last[0]["started_at"]
-    begun = f"{shown(at, is_local)} {zone_name(at, is_local)}"
-    return (
-        f"No requests {_span(asked, is_local, now)}{_filters(asked)}.\n"
-        f"The last one of all began {begun}; `--since 7d` or `--since all` looks further back."
-    )
+        return ["There are no requests in the ledger."]
+    lines = [f"No requests {_span(asked, is_local, now)}{_filters(asked)}."]
+    if unknown := hints.unknown(ledger, asked):
+        return lines + unknown
+    if asked.since is not None or asked.until is not None:
+        at = last[0]["started_at"]
+        begun = f"The last one of all began {shown(at, is_local)} {zone_name(at, is_local)}"
+        lines.append(f"{begun}; `--since 7d` or `--since all` looks further back.")
+    return lines
 
 
 def _requests(number: int) -> str:

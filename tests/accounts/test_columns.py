@@ -67,20 +67,38 @@ def test_a_name_is_shown_so_that_a_terminal_obeys_nothing() -> None:
     assert [columns.name(value) for value in (None, "", 200)] == ["-", '""', "200"]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(0, "0"), (1234567, "1,234,567"), (-5, "-5")])
+def test_numbers_have_their_thousands_marked(number: int, expected: str) -> None:
+    assert columns.count(number) == expected
+
+
 @pytest.mark.parametrize(
-    ("number", "unit", "expected"),
+    ("number", "expected"),
     [
-        (0, "", "0"),
-        (1234567, "", "1,234,567"),
-        (1234567, "k", "1,234k"),
-        (999, "k", "<1k"),
-        (0, "M", "0"),
-        (1_999_999, "M", "1M"),
-        (-5, "", "-5"),
+        (0, "0"),
+        (7, "7"),
+        (9_999, "9,999"),
+        (10_000, "10.0k"),
+        (12_345, "12.3k"),
+        (99_949, "99.9k"),
+        (99_950, "100k"),
+        (999_499, "999k"),
+        (999_500, "1.00M"),
+        (4_564_999, "4.56M"),
+        (12_345_678, "12.3M"),
+        (999_999_999, "1.00G"),
+        (10**12, "1.00T"),
+        (-123_456, "-123k"),
     ],
 )
-def test_numbers_have_their_thousands_marked(number: int, unit: str, expected: str) -> None:
-    assert columns.count(number, unit) == expected
+def test_a_brief_number_keeps_three_digits_and_small_ones_all(number: int, expected: str) -> None:
+    assert columns.brief(number) == expected
+
+
+@pytest.mark.parametrize("exponent", range(22))
+def test_a_brief_number_is_short(exponent: int) -> None:
+    for number in (10**exponent, 10**exponent - 1, 95 * 10**exponent // 10):
+        assert len(columns.brief(number)) <= 5 + (exponent > 20) * 3
 
 
 @pytest.mark.parametrize(

@@ -101,5 +101,17 @@ def test_letters_that_a_terminal_lacks_are_escapes() -> None:
     assert raw.getvalue() == b"a\\u2026\\u2248\n"
 
 
-def test_a_line_has_a_hundred_columns_where_nobody_says_otherwise() -> None:
-    assert Desk({}, lambda: NOW, lambda seconds: None, io.StringIO(), io.StringIO()).width == 100
+@pytest.mark.parametrize(
+    ("said", "expected"), [(None, 160), ("", 160), ("90", 90), ("300", 300), ("0", 160), ("-5", 160), ("x", 160)]
+)
+def test_a_pipe_gets_what_columns_says_or_a_wide_line(said: str | None, expected: int) -> None:
+    environ = {} if said is None else {"COLUMNS": said}
+    assert Desk(environ, lambda: NOW, lambda seconds: None, io.StringIO(), io.StringIO()).width == expected
+
+
+def test_a_note_is_one_line_beside_the_answer() -> None:
+    out, errors = io.StringIO(), io.StringIO()
+    Desk({}, lambda: NOW, lambda seconds: None, out, errors).note(HOSTILE)
+    assert out.getvalue() == ""
+    assert errors.getvalue().startswith("llm-proxy: note: ")
+    assert errors.getvalue().count("\n") == 1 and is_harmless(errors.getvalue())

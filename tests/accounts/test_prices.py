@@ -9,7 +9,7 @@ import pytest
 
 from proxy.accounts import prices
 from proxy.catalog.prices import Prices
-from tests.accounts.stage import Said, give
+from tests.accounts.stage import Said, Terminal, give
 from tests.ledger.filled import NOW
 
 TABLE = {
@@ -134,3 +134,63 @@ def test_a_table_that_cannot_be_used_is_refused_with_all_that_is_wrong(tmp_path:
     file.unlink()
     said = give("prices", environ={"LLM_PROXY_PRICES": str(file)})
     assert (said.code, said.errors) == (2, "llm-proxy: error: LLM_PROXY_PRICES: the file cannot be read\n")
+
+
+# --- which rows of a name are shown, and in which order ---------------------------------------------------------------
+
+MANY = {
+    "version": "acme-1",
+    "prices": [
+        {"provider": "copilot", "model": "gpt-4o"},
+        {"provider": "copilot", "model": "gpt-4o-mini", "input": 9},
+        {"provider": "acme", "model": "gpt-4*", "input": 8},
+        {"provider": "openrouter", "model": "openai/gpt-4o", "input": 7},
+        {"provider": "openrouter", "model": "gpt-4o", "input": 6},
+        {"provider": "openai", "model": "chatgpt-4o-latest", "input": 5},
+        {"provider": "openai", "model": "gpt-4o", "input": 4},
+    ],
+}
+
+
+def chosen(model: str | None, is_all: bool = False) -> list[str]:
+    found = list(prices.rows_of(Prices.of(json.dumps(MANY).encode()), NOW, model, None))
+    return [f"{row.price.provider} {row.price.model}" for row in prices.chosen(found, model, is_all)]
+
+
+def test_a_model_is_that_model_its_own_vendor_first_and_what_is_known() -> None:
+    assert chosen("gpt-4o") == ["openai gpt-4o", "openrouter gpt-4o", "acme gpt-4*"]
+    assert chosen("GPT-4o-2024-08-06") == chosen("gpt-4o")
+
+
+def test_all_are_those_and_then_whatever_has_it_in_its_name() -> None:
+    everything = chosen("gpt-4o", is_all=True)
+    assert everything[:4] == ["openai gpt-4o", "openrouter gpt-4o", "copilot gpt-4o", "acme gpt-4*"]
+    assert sorted(everything[4:]) == ["copilot gpt-4o-mini", "openai chatgpt-4o-latest", "openrouter openai/gpt-4o"]
+
+
+def test_a_part_of_a_name_finds_all_that_have_it_where_none_has_it_alone() -> None:
+    assert chosen("4o-lat") == ["openai chatgpt-4o-latest"]
+
+
+def test_without_a_name_only_what_is_not_known_is_hidden() -> None:
+    assert len(chosen(None)) == len(MANY["prices"]) - 1
+    assert len(chosen(None, is_all=True)) == len(MANY["prices"])
+
+
+def test_what_is_hidden_is_counted() -> None:
+    said = shown("gpt-4o", "--provider", "openai")
+    assert said.out.split("\n")[3].startswith("provider")
+    assert [line.split()[:2] for line in said.out.split("\n")[4:5]] == [["openai", "gpt-4o"]]
+    assert "Not shown: " in said.out and " with more in their name" in said.out
+    everything = shown("gpt-4o", "--provider", "openai", "--all")
+    assert "Not shown" not in everything.out
+    assert "gpt-4o-mini" in everything.out and "not known" in everything.out
+
+
+def test_a_pipe_gets_whole_names_and_a_terminal_a_table_that_fits() -> None:
+    argv = ("prices", "gpt-4o-mini-search-preview", "--all")
+    long = "gpt-4o-mini-search-preview-2025-03-11"
+    assert long in give(*argv, environ={"COLUMNS": "60"}).out
+    said = give(*argv, environ={"COLUMNS": "60"}, out=Terminal()).out
+    assert long not in said
+    assert max(map(len, said.split("\n\n")[1].split("\n"))) <= 60

@@ -13,7 +13,7 @@ import pytest
 from proxy.accounts import tail
 from proxy.ledger import schema
 from proxy.ledger.reader import LedgerReader
-from tests.accounts.stage import HOSTILE, Said, Terminal, give, is_harmless
+from tests.accounts.stage import HOSTILE, Said, Terminal, give, is_harmless, lose, spill
 from tests.ledger.filled import FAILED, LEFT, NOW, fill
 
 
@@ -62,7 +62,7 @@ def test_a_line_says_when_how_what_and_how_sure(path: Path) -> None:
         {**FAILED, "key": None, "total_ms": 8.4},
         {"output_source": "estimated", "cost_micros": 12, "provider": "vllm", "model_requested": f"vllm/{'m' * 40}"},
     )
-    said = give("tail", "--db", str(path))
+    said = give("tail", "--db", str(path), environ={"COLUMNS": "120"})
     assert (said.code, said.errors) == (0, "")
     assert said.out == (
         "2026-11-25 11:00:00  200  --    1.2s  openai/gpt-4o                         1,000 in       100 out    $0.0035"
@@ -106,7 +106,9 @@ def test_durations_are_short(ms: object, expected: str) -> None:
         ({"ended_by": "?", "complete": 0}, 2, "??"),
         ({"input_tokens": None}, 5, "- in"),
         ({"output_tokens": 0}, 6, "0 out"),
-        ({"cost_micros": None}, 7, "-"),
+        ({"cost_micros": None}, 7, "?"),
+        ({"cost_micros": None, "input_tokens": None, "output_tokens": None, "usage_complete": 0}, 7, "?"),
+        ({"cost_micros": None, "input_tokens": None, "output_tokens": None, "usage_complete": None}, 7, "-"),
         ({"cost_micros": 0}, 7, "$0.000000"),
     ],
 )
@@ -208,7 +210,7 @@ def test_it_goes_on_by_itself_where_somebody_looks(
         with pytest.raises(Enough):
             look()
     else:
-        assert look().out.count("\n") == 1
+        assert look().out.count("\n") == 1 + is_terminal  # the heading
 
 
 def test_a_ledger_that_goes_away_ends_it_with_a_sentence(path: Path) -> None:
@@ -216,6 +218,57 @@ def test_a_ledger_that_goes_away_ends_it_with_a_sentence(path: Path) -> None:
     said = give("tail", "-f", "--db", str(path), rest=lambda seconds: path.unlink())
     assert (said.code, said.out.count("\n")) == (1, 1)
     assert "there is no ledger at " in said.errors
+
+
+def test_a_terminal_gets_a_heading_over_its_columns(path: Path) -> None:
+    fill(path, LEFT, {"key": None})
+    out = Terminal()
+    give("tail", "--db", str(path), "--no-follow", out=out)
+    head, first, _ = out.getvalue().splitlines()
+    for word, value in (("status", "200"), ("provider/model", "openai/"), ("key", "billing")):
+        assert head.index(word) == first.index(value)
+    for word, value in (("took", "1.2s"), ("input", "1,000"), ("output", "~40"), ("cost", "$0.0035")):
+        assert head.index(word) + len(word) == first.index(value) + len(value)
+    assert head.startswith("begun (UTC) ")
+    out = Terminal()
+    give("tail", "--db", str(path), "--no-follow", "--json", out=out)
+    assert out.getvalue().count("\n") == 2
+
+
+def test_a_wide_line_has_room_for_longer_names(path: Path) -> None:
+    fill(path, {"model_requested": "m" * 40})
+    assert f"openai/{'m' * 40} " in give("tail", "--db", str(path)).out
+    assert "mmm…mmm" in give("tail", "--db", str(path), environ={"COLUMNS": "139"}).out
+
+
+def test_only_those_since_a_moment_and_with_a_tag(path: Path) -> None:
+    fill(path, {"started_at": NOW - 9000}, {"tags": "a,b"}, {})
+    assert ids(give("tail", "--db", str(path), "--json", "--since", "2h").out) == ["r-2", "r-3"]
+    assert ids(give("tail", "--db", str(path), "--json", "--tag", "b").out) == ["r-2"]
+
+
+def test_what_waits_or_was_lost_is_said_beside_the_lines(path: Path) -> None:
+    fill(path, {}, {})
+    spill(path, NOW, NOW - 9000)
+    lose(path, started_at=NOW - 1)
+    said = give("tail", "--db", str(path), "--json")
+    assert ids(said.out) == ["r-1", "r-2"]
+    assert said.errors == (  # the other one that waits began before the first that is shown
+        "llm-proxy: note: 1 more request waits in a.db-spill and is not shown; the next `llm-proxy serve` adds it.\n"
+        "llm-proxy: note: 3 requests were lost when the process was killed; see `llm-proxy ledger check`.\n"
+    )
+
+
+def test_a_name_that_is_in_no_row_is_told_from_one_that_has_none_yet(path: Path) -> None:
+    fill(path, {"started_at": NOW - 9000})
+    said = give("tail", "--db", str(path), "--key", "biling")
+    assert said.errors == "No request in the ledger has the key biling; there are: billing.\n"
+    assert give("tail", "--db", str(path), "--key", "billing", "--since", "1h").errors == "no such request yet\n"
+
+
+def test_none_wanted_is_nothing_said(path: Path) -> None:
+    fill(path, {})
+    assert give("tail", "--db", str(path), "-n", "0")[:] == (0, "", "")
 
 
 def test_an_empty_ledger_is_not_taken_for_a_hung_command(path: Path) -> None:

@@ -13,11 +13,8 @@ from typing import Any
 import pytest
 
 from proxy.ledger import reader, schema
-from proxy.ledger.rows import entry_of
-from proxy.ledger.run import RunFile
-from proxy.ledger.spill import Spill
-from proxy.outcome import Receipt
-from tests.accounts.stage import HOSTILE, Said, give, is_harmless
+from proxy.ledger.run import LOST, OBSERVED, RunFile
+from tests.accounts.stage import HOSTILE, Said, give, is_harmless, spill
 from tests.ledger.filled import DAY, FAILED, NOW, fill, put
 
 
@@ -63,21 +60,19 @@ def test_what_is_missing_is_said_run_by_run(path: Path) -> None:
     file = RunFile(f"{path}-run", 0.0, str(path))
     file.begin("r")[0] = 9
     file.close()
-    spill = Spill(f"{path}-spill")
-    spill.append([entry_of(Receipt("r-9", NOW, "unix", "GET", "/"), "r")])
-    spill.close()
+    spill(path, NOW)
     with Path(f"{path}-spill").open("ab") as torn:
         torn.write(b"torn")
     said = ledger(path, "check")
     assert (said.code, said.errors) == (1, "")
     assert said.out.split("\n")[2:] == [
         "runs      4",
-        f"spilled   1 receipt in {path}-spill, not yet in the tables: the next start does it",
-        f"spilled   1 lines of {path}-spill cannot be read",
+        f"spilled   1 receipt in {path}-spill, not yet in the tables: the next `llm-proxy serve` adds them",
+        f"spilled   1 line of {path}-spill cannot be read",
         "lost      100 of 1,200 receipts of run r2, begun 2026-11-25 12:00 UTC, which was killed",
         "lost      6 of 9 receipts of run r, begun 2026-11-25 12:00 UTC, which was killed",
         "lost      1 of 9 receipts of run r1, begun 2026-11-24 12:00 UTC, which had nowhere left to write (disk full?)",
-        "lost      nobody knows how many of 0 receipts of run r0, begun 2026-11-23 12:00 UTC, which was killed",
+        "lost      an unknown number of 0 receipts of run r0, begun 2026-11-23 12:00 UTC, which was killed",
         "lost      107 receipts in all",
         "",
     ]
@@ -128,7 +123,7 @@ def test_damage_is_a_failure(path: Path) -> None:
     connection.close()
     said = ledger(path, "check")
     assert said.code == 1
-    assert "\ndamage    1 exchanges have other attempts than they say\n" in said.out
+    assert "\ndamage    exchanges that have other attempts than they say: 1\n" in said.out
 
 
 def test_names_of_runs_reach_no_terminal_as_they_are(path: Path) -> None:
@@ -136,6 +131,54 @@ def test_names_of_runs_reach_no_terminal_as_they_are(path: Path) -> None:
     run(path, HOSTILE, lost=5)
     assert is_harmless(ledger(path, "check").out)
     assert is_harmless(ledger(path, "check", "--json").out)
+
+
+def test_what_a_running_process_lost_is_told_from_what_is_on_its_way(path: Path) -> None:
+    fill(path)
+    run(path, "r", started_at=NOW - 2 * DAY, written=3)
+    file = RunFile(f"{path}-run", 0.0, str(path))
+    counter = file.begin("r")
+    counter[OBSERVED], counter[LOST] = 12, 4
+    said = ledger(path, "check", "--since", "today")  # it runs today
+    assert "Nothing else is wrong" not in ledger(path, "check").out
+    file.close()
+    assert said.code == 1
+    assert said.out.split("\n")[3:] == [
+        f"writer    process {os.getpid()}: 12 receipts so far, 5 on their way",
+        "lost      4 of 12 receipts of the running process, begun 2026-11-23 12:00 UTC, "
+        "which had nowhere left to write (disk full?)",
+        "",
+    ]
+
+
+def test_where_only_old_losses_are_wrong_it_says_how_to_leave_them_out(path: Path) -> None:
+    fill(path)
+    run(path, "r1", started_at=NOW - 3 * DAY, lost=2)
+    run(path, "r2", started_at=NOW - 2 * DAY, lost=1)
+    said = ledger(path, "check")
+    assert said.code == 1
+    assert said.out.endswith(
+        "Nothing else is wrong. These runs have ended; `--since 2026-11-23T12:01` leaves out what they lost.\n"
+    )
+    said = ledger(path, "check", "--since", "2026-11-23T12:01")
+    assert said.code == 0
+    assert said.out.endswith(
+        "Nothing is missing of runs that started 2026-11-23 12:01 UTC or later, and the file is sound.\n"
+    )
+    spill(path, NOW)
+    assert "Nothing else is wrong" not in ledger(path, "check").out
+
+
+def test_a_damaged_file_is_no_riddle(path: Path) -> None:
+    fill(path, *[{"detail": "x" * 500, "attempts": 1}] * 200)
+    with path.open("r+b") as file:
+        file.seek(12 * 4096)
+        file.write(b"\xff" * 4096 * 4)
+    said = ledger(path, "check")
+    assert said.code == 1
+    advice = "move it away with its -wal file, and get out what can still be read: `sqlite3 a.db .recover | sqlite3 "
+    assert advice in said.out + said.errors
+    assert "ledger check" not in said.out + said.errors
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -245,6 +288,9 @@ def test_a_bound_that_is_given_is_the_only_one(path: Path) -> None:
         (("--days", "x"), {}, "--days: must be"),
         (("--size", "0"), {}, "--size: must be a number of bytes"),
         (("--size", "1T"), {}, "--size: must be"),
+        (("--size", "1"), {}, "--size: must be 1M or more"),
+        (("--size", "1023k", "--dry-run"), {}, "--size: must be 1M or more"),
+        ((), {"LLM_PROXY_DB_SIZE": "500"}, "LLM_PROXY_DB_SIZE: must be 1M or more"),
         ((), {"LLM_PROXY_DB_DAYS": "soon"}, "LLM_PROXY_DB_DAYS: must be"),
         ((), {"LLM_PROXY_DB_SIZE": "much"}, "LLM_PROXY_DB_SIZE: must be"),
     ],
@@ -255,3 +301,25 @@ def test_nothing_goes_by_mistake(path: Path, argv: tuple[str, ...], environ: dic
     assert (said.code, said.out) == (2, "")
     assert sentence in said.errors
     assert count(path) == 1
+
+
+def test_a_dry_run_says_how_many_would_go_and_removes_none(path: Path) -> None:
+    fill(path, {"started_at": NOW - 3 * DAY}, {"started_at": NOW - 2 * DAY}, {})
+    said = ledger(path, "prune", "--days", "2.5", "--dry-run")
+    assert said == (0, "1 exchange would be removed; none was\n", "")
+    assert json.loads(ledger(path, "prune", "--days", "1", "--dry-run", "--json").out) == {
+        "exchanges": 2,
+        "dry_run": True,
+    }
+    assert count(path) == 3
+
+
+def test_a_dry_run_by_size_is_near_the_truth(path: Path) -> None:
+    fill(path, *({"started_at": NOW - 5000 + n, "detail": "x" * 4000} for n in range(1000)))
+    said = json.loads(ledger(path, "prune", "--size", "2M", "--dry-run", "--json").out)["exchanges"]
+    assert (
+        ledger(path, "prune", "--size", "2M", "--dry-run").out == f"about {said} exchanges would be removed; none was\n"
+    )
+    done = json.loads(ledger(path, "prune", "--size", "2M", "--json").out)["exchanges"]
+    assert abs(said - done) <= 200  # the rows of one step
+    assert ledger(path, "prune", "--size", "2M", "--dry-run").out.startswith("about 0 exchanges")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.ledger import reader
-from tests.accounts.stage import HOSTILE, give, is_harmless
+from tests.accounts.stage import HOSTILE, give, is_harmless, lose, spill
 from tests.ledger.filled import DAY, FAILED, HOUR, LEFT, NOW, fill
 
 
@@ -20,9 +20,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.db"
 
 
-def usage(path: Path, *argv: str) -> str:
+def usage(path: Path, *argv: str, wide: int = 160) -> str:
     """What `usage` says of that ledger, which it does without complaint."""
-    said = give("usage", "--db", str(path), *argv)
+    said = give("usage", "--db", str(path), *argv, environ={"COLUMNS": str(wide)})
     assert (said.code, said.errors) == (0, "")
     return said.out
 
@@ -60,16 +60,15 @@ def test_a_day_with_everything_says_how_sure_it_is_and_what_is_missing(path: Pat
     assert usage(path) == (
         "Requests from 2026-11-25 00:00 until 2026-11-25 12:00 UTC, by model\n"
         "\n"
-        "model   requests  input  cached  output  reasoning        cost  counted  cut  errors\n"
-        "gpt-4o         4  2,000     900     140         60  $0.007000      1.9%    1       1\n"
-        "llama          1  1,000       0     100          0           ?      91%    0       0\n"
-        "------------------------------------------------------------------------------------\n"
-        "total          5  3,000     900     240         60  $0.007000+      32%    1       1\n"
+        "model   requests  input  cached  output  reasoning        cost  unreported  cut  errors\n"
+        "gpt-4o         4  2,000     900     140         60  $0.007000+        1.9%    1       1\n"
+        "llama          1  1,000       0     100          0           ?         91%    0       0\n"
+        "---------------------------------------------------------------------------------------\n"
+        "total          5  3,000     900     240         60  $0.007000+         32%    1       1\n"
         "\n"
-        "counted: of all tokens 1.2% counted here and 31% estimated from bytes; "
-        "the others are as the providers reported them.\n"
+        "unreported: tokens that no provider reported; of all 1.2% counted here and 31% estimated from bytes.\n"
         "cut: answers without their end, tokens so far; --by ending says who broke off, and when.\n"
-        "? and +: 1 request without price; what they cost is not in the sum.\n"
+        "? and +: 2 requests whose cost is not known (no price, or tokens not known); it is not in the sum.\n"
         "What 1 request used is not known at all.\n"
         "By what providers say of their own cost: $0.003400.\n"
     )
@@ -114,7 +113,7 @@ def test_a_table_fits_a_hundred_columns(path: Path, by: str, scale: int) -> None
     busy = {"input_tokens": 987_654 * scale, "cached_tokens": 900 * scale, "output_tokens": 123_456 * scale}
     long = {"model_requested": "vllm/meta-llama/Llama-3.3-70B-Instruct-and-so-on-0001", "key": "a-service-of-some-team"}
     fill(path, {**busy, **long, "reasoning_tokens": 800 * scale, "cost_micros": 9 * 10**9}, {**LEFT, **long}, FAILED)
-    lines = usage(path, "--by", by).split("\n")
+    lines = usage(path, "--by", by, wide=100).split("\n")
     table = lines[2 : lines.index("", 2)]
     assert max(map(len, table)) <= 100
     assert len({len(line) for line in table}) == 1
@@ -123,25 +122,33 @@ def test_a_table_fits_a_hundred_columns(path: Path, by: str, scale: int) -> None
         assert table[1].startswith("2026-11-25  ")
 
 
-def test_columns_for_which_there_is_no_room_are_named(path: Path) -> None:
-    fill(
-        path,
-        *(
-            {
-                "model_requested": "m" * 30,
-                "key": "k" * 30,
-                "tags": "t" * 30,
-                "input_tokens": 10**9,
-                "cached_tokens": 10**9,
-                "reasoning_tokens": 10**9,
-                **ending,
-            }
-            for ending in ({}, LEFT, FAILED)
-        ),
-    )
-    said = usage(path, "--by", "key,model")
-    assert "\nThere was no room for reasoning and cached; --csv and --json have all columns.\n" in said
-    assert "cached" not in said.split("\n")[2]
+BUSY = {"model_requested": "m" * 30, "key": "k" * 30, "cached_tokens": 10**9, "reasoning_tokens": 10**9}
+
+
+@pytest.mark.parametrize(
+    ("wide", "left_out", "figure"),
+    [
+        (161, [], "1,234,567,890"),
+        (140, ["reasoning"], "1,234,567,890"),
+        (125, [], "1.23G"),
+        (121, ["reasoning"], "1.23G"),
+        (110, ["reasoning", "unreported"], "1.23G"),
+        (98, ["cached", "reasoning", "unreported"], "1.23G"),
+    ],
+)
+def test_where_there_is_little_room_columns_go_and_then_digits(
+    path: Path, wide: int, left_out: list[str], figure: str
+) -> None:
+    fill(path, *({**BUSY, "input_tokens": 1_234_567_890 - at * 1040, **end} for at, end in enumerate(({}, LEFT))))
+    fill(path, {**FAILED, "key": "x", "model_requested": "small", "input_tokens": 7, "cost_micros": 1})
+    said = usage(path, "--by", "key,model", wide=wide)
+    head, *table = said.split("\n\n")[1].split("\n")
+    assert max(map(len, table)) <= wide
+    assert [name for name in ("cached", "reasoning", "unreported") if name not in head] == left_out
+    assert (f"\nThere was no room for {' and '.join(left_out)}; " in said) is bool(left_out)
+    assert ("\nk, M, G: thousands" in said) is (figure == "1.23G")
+    assert "<1" not in said
+    assert table[1].split()[:4] == ["x", "small", "1", "7"]
 
 
 def test_more_groups_than_a_person_reads_are_cut_and_the_total_is_of_all(
@@ -180,17 +187,74 @@ def test_local_days_and_times(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_day_without_requests_is_no_failure(path: Path) -> None:
     fill(path, {"started_at": NOW - 2 * DAY})
-    assert usage(path, "--provider", "x") == (
-        "No requests from 2026-11-25 00:00 until 2026-11-25 12:00 UTC, only provider x.\n"
+    assert usage(path, "--provider", "openai") == (
+        "No requests from 2026-11-25 00:00 until 2026-11-25 12:00 UTC, only provider openai.\n"
         "The last one of all began 2026-11-23 12:00 UTC; `--since 7d` or `--since all` looks further back.\n"
     )
 
 
-def test_nor_is_a_new_ledger(path: Path) -> None:
+def test_a_name_that_no_request_has_is_said_with_those_that_there_are(path: Path) -> None:
+    fill(path, {"started_at": NOW - 2 * DAY})
+    assert usage(path, "--since", "all", "--key", "biling", "--model", "gpt-4o") == (
+        "No requests until 2026-11-25 12:00 UTC, only key biling, only model gpt-4o.\n"
+        "No request in the ledger has the key biling; there are: billing.\n"
+    )
+    fill(path, {"key": "a"})
+    assert usage(path, "--since", "all", "--key", "billing", "--until", "2026-01-01").count("\n") == 2
+    assert usage(path, "--since", "all", "--key", "a", "--model", "gpt-4o", "--provider", "openai").count("\n") > 2
+
+
+def test_nor_is_a_ledger_that_is_empty_or_was_emptied(path: Path) -> None:
     fill(path)
-    assert usage(path) == "Nothing was used: the ledger has no request yet.\n"
+    assert usage(path) == "There are no requests in the ledger.\n"
     assert json.loads(usage(path, "--json"))["groups"] == []
     assert usage(path, "--csv").count("\n") == 1
+
+
+# --- what is in no row ------------------------------------------------------------------------------------------------
+
+LOST = "3 requests were lost when the process was killed; see `llm-proxy ledger check`.\n"
+
+
+def test_what_waits_or_was_lost_is_said_below_the_table(path: Path) -> None:
+    fill(path, {})
+    spill(path, NOW - HOUR, NOW - 2 * HOUR, NOW - 2 * DAY)
+    lose(path)
+    wait = "more requests wait in a.db-spill and are not in the sums; the next `llm-proxy serve` adds them.\n"
+    assert usage(path).endswith(f"\n\n2 {wait}{LOST}")
+    assert usage(path, "--since", "all", "--key", "billing").endswith(f"\n\nUp to 3 {wait}{LOST}")
+    assert json.loads(usage(path, "--json"))["missing"] == {"spilled": 2, "lost": 3}
+    said = give("usage", "--csv", "--db", str(path))
+    assert (said.out.count("\n"), said.errors.count("note: ")) == (2, 2)
+
+
+def test_it_is_said_where_no_row_is_there_yet(path: Path) -> None:
+    fill(path)
+    spill(path, NOW - HOUR)
+    lose(path)
+    assert usage(path) == (
+        "There are no requests in the ledger.\n"
+        "1 more request waits in a.db-spill and is not in the sums; the next `llm-proxy serve` adds it.\n" + LOST
+    )
+
+
+def test_only_marks_that_are_shown_are_explained(path: Path) -> None:
+    fill(path, {"cost_micros": None}, {"key": "b"})
+    assert "\n? and +: 1 request whose cost" in usage(path, "--by", "key")
+    assert "\n+: 1 request whose cost" in usage(path)
+    assert "\n?: 1 request whose cost" in usage(path, "--key", "billing")
+
+
+def test_an_answer_that_was_drained_is_not_cut(path: Path) -> None:
+    fill(path, {**LEFT, "usage_complete": 1})
+    assert "cut" not in usage(path)
+
+
+def test_only_those_with_a_tag(path: Path) -> None:
+    fill(path, {"tags": "team=a, job=7"}, {"tags": "team=a,team=a"}, {"tags": "team=b"}, {})
+    said = usage(path, "--tag", "team=a")
+    assert said.startswith("Requests from 2026-11-25 00:00 until 2026-11-25 12:00 UTC, by model, only tag team=a\n")
+    assert "\ntotal          2" in said
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------
@@ -224,6 +288,7 @@ def test_json_has_every_figure(path: Path) -> None:
         "groups": [{"key": "billing", "status": 200, **group}],
         "total": group,
         "has_more": False,
+        "missing": {"spilled": 0, "lost": 0},
     }
 
 
