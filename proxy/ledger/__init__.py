@@ -5,6 +5,7 @@
   rows         Receipt -> rows, and rows into the tables
   spill        Journal: receipts that the database could not take, as checked lines in a file beside it
   run          RunFile: one process per ledger, and how many receipts it took, readable after kill -9
+  losses       receipts that are gone: counted where a kill cannot reach, and told
   retention    old rows out, in small steps
   book         Book: all files of a ledger, open for writing; nothing is written twice, and what is missing is counted
   writer       Ledger: the sink; a bounded queue and the one thread that writes

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -31,6 +33,9 @@ _ALL = "rowid, *"
 
 Row = dict[str, Any]
 
+_TAGS = "tags_of(CAST(exchanges.tags AS BLOB))"
+_HAS_TAG = f"? IN (SELECT value FROM json_each({_TAGS}))"  # noqa: S608  # our own words
+
 
 class TooSlow(LedgerUnusable):
     """The answer would have taken longer than the reader's limit; the file is well."""
@@ -38,13 +43,19 @@ class TooSlow(LedgerUnusable):
 
 class Wanted(NamedTuple):
     """Which exchanges: begun in [since, until), in seconds since the epoch; None = any. `model` is what was asked for,
-    what was served, or an alias."""
+    what was served, or an alias; `tag` one of its tags."""
 
     since: float | None = None
     until: float | None = None
     key: str | None = None
     provider: str | None = None
     model: str | None = None
+    tag: str | None = None
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether nothing but a time is asked for."""
+        return self[2:] == (None,) * len(self[2:])
 
     def clause(self) -> tuple[str, list[Any]]:
         """The condition in SQL, and its values."""
@@ -54,6 +65,7 @@ class Wanted(NamedTuple):
             "exchanges.key = ?": self.key,
             "provider = ?": self.provider,
             "? IN (model_requested, model_served, alias)": self.model,
+            _HAS_TAG: self.tag,
         }
         asked = {condition: value for condition, value in asked.items() if value is not None}
         return " AND ".join(["1", *asked]), list(asked.values())
@@ -80,7 +92,8 @@ GROUPINGS = tuple(_GROUPS)
 
 class Sum(NamedTuple):
     """What a group of exchanges used. Each of them is one of three: it ended well, with an error status (`errors`), or
-    without its end (`incomplete`: cut, or the client left)."""
+    without its end (`incomplete`: cut, or the client left). An answer that was read to its end though its client had
+    left is as well as any: all that it used is known."""
 
     names: tuple[str | int | None, ...]  # the group's values of what was grouped by; None: they have none
     requests: int
@@ -101,6 +114,7 @@ class Sum(NamedTuple):
 
 
 _FAILED = "(status >= 400 AND status <> 499)"  # 499 is nobody's answer: the client left before there was one
+_DRAINED = "(ended_by = 'client' AND coalesce(usage_complete, 0) = 1)"
 
 
 def _total(column: str, condition: str = "1") -> str:
@@ -114,7 +128,7 @@ def _by_source(source: str) -> str:
 _FIGURES = {
     "requests": "count(*)",
     "errors": f"count(*) FILTER (WHERE {_FAILED})",
-    "incomplete": f"count(*) FILTER (WHERE NOT complete AND NOT {_FAILED})",
+    "incomplete": f"count(*) FILTER (WHERE NOT complete AND NOT {_FAILED} AND NOT {_DRAINED})",
     "input_tokens": _total("input_tokens"),
     "cached_tokens": _total("cached_tokens"),
     "cache_write_tokens": _total("cache_write_tokens"),
@@ -147,10 +161,10 @@ class LedgerReader:
     that made the reader.
     """
 
-    __slots__ = ("_connection", "_deadline", "_path", "_seconds")
+    __slots__ = ("_connection", "_deadline", "_seconds", "path")
 
     def __init__(self, path: str, seconds: float = 5.0) -> None:
-        self._path = path = real_path(path)
+        self.path = path = real_path(path)  # where the file really is, and those beside it
         self._seconds = seconds
         self._deadline = 0.0
         if not os.path.exists(path):
@@ -181,7 +195,7 @@ class LedgerReader:
         `is_local` those of this process's zone."""
         names = [_LOCAL_DAY if name == "day" and is_local else _GROUPS[name] for name in by]
         figures = ", ".join(f"{figure} AS sum_{name}" for name, figure in _FIGURES.items())
-        tags = ", json_each(tags_of(CAST(tags AS BLOB))) AS tag" if "tag" in by else ""
+        tags = f", json_each({_TAGS}) AS tag" if "tag" in by else ""
         condition, values = wanted.clause()
         group = ", ".join(str(number) for number in range(1, len(names) + 1))
         order = ["1"] if by[0] == "day" else []
@@ -238,6 +252,35 @@ class LedgerReader:
             del row["rowid"]
             row["attempts"] = attempts[row["id"]]
 
+    def names(self, what: str) -> list[str]:
+        """The keys, providers, models or tags (`what`: a field of Wanted) that there are, those of most exchanges
+        first; MOST_GROUPS at most. A model stands once under each of its names."""
+        columns = ("model_requested", "model_served", "alias") if what == "model" else (f"exchanges.{what}",)
+        source = f"exchanges, json_each({_TAGS}) AS tag" if what == "tag" else "exchanges"
+        found: Counter[str] = Counter()
+        for column in ("tag.value",) if what == "tag" else columns:
+            grouped = f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST_GROUPS}"
+            rows = self.rows(_select(f"{column}, count(*)", f"{column} IS NOT NULL", grouped, source))
+            found.update({str(name): number for name, number in rows})
+        return [name for name, _ in found.most_common(MOST_GROUPS)]
+
+    def ids_among(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids`, PAGE at most, that have a row."""
+        marks = ", ".join("?" * len(ids))
+        return [found for (found,) in self.rows(_select("id", f"id IN ({marks})"), ids)]
+
+    def expendable(self, before: float | None, max_bytes: int) -> int:
+        """About how many exchanges a prune with these bounds (retention) would remove: exactly those begun before
+        `before`, and then as many as `max_bytes` needs if all are of one size."""
+        [(exchanges,)] = self.rows("SELECT count(*) FROM exchanges")
+        [(old,)] = self.rows("SELECT count(*) FROM exchanges WHERE started_at < ?", [before])
+        pragmas = ("page_size", "page_count", "freelist_count")
+        size, pages, free = (int(self.rows(f"PRAGMA {name}")[0][0]) for name in pragmas)
+        content = size * (pages - free)
+        if not max_bytes or content <= max_bytes:
+            return int(old)
+        return max(int(old), math.ceil(int(exchanges) * (content - max_bytes) / content))
+
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The answer to any statement that reads. What it names comes from this room, never from a user."""
         return self._ask(sql, values)[1]
@@ -256,12 +299,12 @@ class LedgerReader:
         except sqlite3.Error as error:
             raise self._explained(error) from error
         except (ValueError, OverflowError) as error:  # a lone surrogate, 2**63: no row holds such a value
-            raise LedgerUnusable(f"{self._path} cannot hold what was asked for ({type(error).__name__})") from error
+            raise LedgerUnusable(f"{self.path} cannot hold what was asked for ({type(error).__name__})") from error
         return [column[0] for column in cursor.description or ()], rows
 
     def _connect(self, how: str) -> int:
         """Open the file; its version. Raises sqlite3.Error, LedgerUnusable."""
-        address = f"file://{quote(os.fsencode(self._path))}?{how}"  # as bytes: a path need not be UTF-8
+        address = f"file://{quote(os.fsencode(self.path))}?{how}"  # as bytes: a path need not be UTF-8
         connection = sqlite3.connect(
             address, uri=True, timeout=self._seconds, isolation_level=None, check_same_thread=False
         )
@@ -273,7 +316,7 @@ class LedgerReader:
         self._deadline = time.monotonic() + self._seconds
         try:
             connection.execute("PRAGMA query_only = 1")
-            return version_of(connection, self._path)
+            return version_of(connection, self.path)
         except BaseException:
             connection.close()
             raise
@@ -288,7 +331,7 @@ class LedgerReader:
         """Is it a stopped ledger in a folder where this user can make nothing? SQLite wants to make a `-shm` there; but
         where there is no `-wal`, or nothing in it, there is nothing to share, and the file can be read as it is."""
         try:
-            waiting = os.path.getsize(self._path + "-wal")
+            waiting = os.path.getsize(self.path + "-wal")
         except OSError:
             waiting = 0
         return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not waiting
@@ -299,14 +342,23 @@ class LedgerReader:
     def _explained(self, error: sqlite3.Error) -> LedgerUnusable:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits say more than a user can use
         if code == sqlite3.SQLITE_INTERRUPT:
-            return TooSlow(f"{self._path} has no answer within {self._seconds:g} s")
+            return TooSlow(f"{self.path} has no answer within {self._seconds:g} s")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return LedgerUnusable(f"{self._path} is locked by another process")
+            return LedgerUnusable(f"{self.path} is locked by another process")
         if code == sqlite3.SQLITE_NOTADB:
-            return LedgerUnusable(f"{self._path} is no ledger, nor any SQLite file")
+            return LedgerUnusable(f"{self.path} is no ledger, nor any SQLite file")
         if code == sqlite3.SQLITE_CORRUPT:
-            return LedgerUnusable(f"{self._path} is damaged ({error}): `llm-proxy ledger check` says more")
-        return LedgerUnusable(f"{self._path} cannot be read: {error}")
+            return LedgerUnusable(f"{self.path} {damaged(self.path, str(error))}")
+        return LedgerUnusable(f"{self.path} cannot be read: {error}")
+
+
+def damaged(path: str, found: str = "") -> str:
+    """What to do about a damaged file, for a sentence that begins with its name."""
+    because = f" ({found})" if found else ""
+    return (
+        f"is damaged{because}: end what writes it, move it away with its -wal file, and get out what can still be "
+        f"read: `sqlite3 {os.path.basename(path)} .recover | sqlite3 new.db`"
+    )
 
 
 def _select(what: str, condition: str, rest: str = "", source: str = "exchanges") -> str:

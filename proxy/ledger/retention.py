@@ -33,13 +33,15 @@ class Pruned(NamedTuple):
     bytes: int  # by which the file shrank
 
 
-def step(connection: sqlite3.Connection, before: float | None, max_bytes: int) -> bool:
+def step(connection: sqlite3.Connection, before: float | None, max_bytes: int) -> tuple[int, bool]:
     """Remove some rows that began before `before` (epoch seconds; None: none for its age), or the oldest ones while
-    the file's content is larger than `max_bytes` (0: any size); or give some free pages back. True: there may be more.
+    the file's content is larger than `max_bytes` (0: any size); or give some free pages back. How many
+    rows (exchanges) went, and whether there may be more.
 
     Raises sqlite3.Error.
     """
-    return bool(_remove(connection, before, max_bytes)) or _give_back(connection)
+    removed = _remove(connection, before, max_bytes)
+    return removed, bool(removed) or _give_back(connection)
 
 
 def prune(path: str, before: float | None, max_bytes: int, wait: float = 5.0) -> Pruned:

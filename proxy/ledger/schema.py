@@ -1,7 +1,7 @@
 """The ledger's tables, and which files are ledgers.
 
 Lives here: the columns (`EXCHANGES`, `ATTEMPTS`, `RUNS`), `connect`, `writing`, `version_of`, `ensure`, and what to say
-of a file that cannot be used (`LedgerUnusable`, `told`).
+of a file that cannot be used (`LedgerUnusable`, `told`, `is_temporary`).
 May not live here: the statements that make the tables (migrations), anything that imports sqlite-utils at start.
 How it works: a file says what it is in its header: `application_id` = it is a ledger, `user_version` = how many of our
 migrations it has seen. So a current file is known by two PRAGMAs, 5 us; sqlite-utils (60 ms of start) is imported for
@@ -11,6 +11,7 @@ Doubted: nothing yet.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -53,7 +54,8 @@ def told(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise LedgerUnusable(f"there is no {error.filename}: make its folder, or choose another path") from error
+        folder = os.path.dirname(error.filename or path)
+        raise LedgerUnusable(f"there is no folder {folder}: make it, or choose another path") from error
     except OSError as error:
         where = error.filename or path
         raise LedgerUnusable(
@@ -61,6 +63,19 @@ def told(path: str) -> Iterator[None]:
         ) from error
     except sqlite3.Error as error:
         raise LedgerUnusable(f"{path} {_sentence(error)}") from error
+
+
+def is_temporary(error: Exception) -> bool:
+    """It may go away without anybody touching the ledger: a lock, a full disk, a disk that cannot be read now."""
+    cause = error.__cause__ if isinstance(error, LedgerUnusable) else error
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+    )
 
 
 def _sentence(error: sqlite3.Error) -> str:

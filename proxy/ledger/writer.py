@@ -5,7 +5,8 @@ How it works: `observe` runs in the loop, counts the receipt in the run file and
 daemon thread takes turns: it writes what waits in transactions of some hundred rows, replays a piece of the spill file,
 prunes a little, and rests. A receipt is always in one of three places: the tables; the spill file, when the queue was
 full or the database refused; or, where the disk takes neither, in memory until the queue is full, and what comes then
-is counted as lost. The operator is told at each change between these three.
+is counted as lost, also in the run file. The operator is told at each change between these three, and of losses each
+minute while they go on.
 Doubted: a receipt that comes when the queue is full costs the loop one write to a file, 15 us.
 """
 
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 from enum import Enum
 from queue import Empty, SimpleQueue
 
-from proxy.ledger import rows, schema
+from proxy.ledger import rows, run, schema
 from proxy.ledger.book import BATCH, Book
+from proxy.ledger.losses import Losses
 from proxy.outcome import Receipt
 
 # Seconds this thread sleeps after every rows.GROUP of rows. That SQLite works without the interpreter is not enough: on
@@ -30,10 +32,10 @@ from proxy.outcome import Receipt
 # (python -m bench.ledger). 14,000 rows/s remain.
 _NAP = 0.0005
 
-_RETRY = 0.2  # seconds until the next try to write what was refused
+_RETRY = 0.1  # seconds until the next try to write what was refused; with the wait for a lock it makes 0.2
+_TELL = 60.0  # seconds between two notes about pruning
 _LOOK = 1.0  # seconds between two looks whether something is to be pruned
 _LOOK_IDLE = 60.0  # the same while nothing is written
-
 _DAY = 86_400
 
 
@@ -44,7 +46,7 @@ class LedgerOptions:
     max_bytes: int = 0  # that they may fill, the oldest go first; 0: any
     flush_seconds: float = 0.2  # what a kill -9 may cost; a busy process commits five times a second, not for each row
     queue: int = 10_000  # receipts that may wait: seconds of a busy process, 20 MB
-    lock_seconds: float = 1.0  # that another program's lock is waited for before the spill file is used
+    lock_seconds: float = 1.0  # that another program's lock is waited for at start; later half of flush_seconds
 
 
 class _State(Enum):
@@ -75,8 +77,8 @@ class Ledger:
         "_counter",
         "_crowd",
         "_is_idle",
+        "_losses",
         "_observed",
-        "_overflowed",
         "_queue",
         "_wake",
         # the thread
@@ -84,8 +86,9 @@ class Ledger:
         "_held",
         "_is_complete",
         "_look_at",
-        "_odd",
+        "_pruned",
         "_state",
+        "_tell_at",
         "_thread",
     )
 
@@ -100,17 +103,18 @@ class Ledger:
         self._capacity = options.queue
         self._crowd = options.queue // 2  # so many wake a thread that rests
         self._observed = 0
-        self._overflowed = 0  # lost: neither the queue nor the spill file took them
-        self._counter: MutableSequence[int] = [0]  # until there is a run file
+        self._losses = Losses(note)
+        self._counter: MutableSequence[int] = [0] * 4  # until there is a run file
         self._wake: SimpleQueue[None] = SimpleQueue()  # C: a put costs 0.1 us, threading.Event.set 1 us
         self._is_idle = False  # the thread waits for `_wake`
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._is_complete = False  # the run has ended, and every receipt has its row
+        self._is_complete = False  # the run has ended, and no receipt is lost
         self._held: list[rows.Entry] = []  # taken out of the queue, neither written nor spilled yet
-        self._odd = 0  # lost: no row could be made of them
         self._state = _State.TABLES
         self._look_at = 0.0  # time.monotonic() of the next look whether something is to be pruned
+        self._pruned = 0  # rows, since the operator was told
+        self._tell_at = 0.0  # time.monotonic() of the next note about that
 
     @property
     def observed(self) -> int:
@@ -129,7 +133,7 @@ class Ledger:
     @property
     def lost(self) -> int:
         """Receipts that no disk took, and that are gone."""
-        return self._overflowed + self._odd
+        return self._losses.count
 
     @property
     def is_well(self) -> bool:
@@ -139,15 +143,18 @@ class Ledger:
     # -- at start ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the file: lock it, create or migrate it, replay what was spilled, end the run before. Blocks.
+        """Take the file: lock it, create or migrate it, replay what was spilled, end the run before. Blocks. What keeps
+        the database from being used only for now (a lock, a full disk) is told, and tried again by every turn.
 
         LedgerUnusable: it cannot be used, and nothing is left open.
         """
         options = self._options
         self._path = schema.real_path(options.path)
-        self._book = Book(self._path, options.lock_seconds, self._run, self._version, self._note)
-        self._counter = self._book.counter
-        self._counter[0] = self._observed
+        self._book = book = Book(self._path, options.lock_seconds, self._run, self._version, self._note)
+        book.wait_for_locks(min(options.lock_seconds, options.flush_seconds / 2))
+        self._count_in(book)
+        if book.refusal:
+            self._end_in(_State.SPILL, book.refusal)
 
     def start(self) -> None:
         """Start the thread. What was observed before is written, too."""
@@ -174,15 +181,16 @@ class Ledger:
             self._wake.put(None)
 
     def _overflow(self, receipt: Receipt) -> None:
+        if self._book is None:
+            self._losses.add(1, "it is not open")
+            return
         try:
-            if self._book is None:
-                raise OSError("it is not open")
             self._book.spill.append([rows.entry_of(receipt, self._run)])
             if self.is_well:
                 self._end_in(_State.SPILL, "more receipts wait than its queue holds")
         except Exception as error:  # nothing may reach the data path
-            self._overflowed += 1
             self._end_in(_State.MEMORY, str(error))
+            self._losses.add(1, str(error))
 
     # -- in the thread ----------------------------------------------------------------------------------------------
 
@@ -200,15 +208,34 @@ class Ledger:
 
     def _turn(self, book: Book) -> bool:
         try:
+            self._reach(book)
             self._empty_queue(book)
             if book.spill.waiting:
                 book.replay(self._observed)
                 return True
+            book.settle()
             self._end_in(_State.TABLES)
             return self._prune(book)
         except Exception as error:  # locked, full, gone; and a fault of ours must not end the thread either
             self._end_in(_State.MEMORY if self._held else _State.SPILL, str(error))
             return False
+
+    def _reach(self, book: Book) -> None:
+        """Do what the start could not. Where it still cannot be done, `write` will raise."""
+        try:
+            book.reach()
+        except Exception as error:
+            if str(error) != book.refusal and not schema.is_temporary(error):
+                self._note("error", str(error), path=self._path)
+            book.refusal = str(error)
+        self._count_in(book)
+
+    def _count_in(self, book: Book) -> None:  # its run file, or what it has instead
+        if self._counter is not book.counter:
+            self._counter = book.counter
+            self._losses.count_in(self._counter)
+            while self._counter[run.OBSERVED] != self._observed:  # the loop may be counting, with what we just left
+                self._counter[run.OBSERVED] = self._observed
 
     def _rest(self) -> None:
         try:
@@ -260,8 +287,7 @@ class Ledger:
             except IndexError:
                 return  # `close` does not wait any longer, and took the rest
             except Exception as error:  # a fault of ours, and of one row only
-                self._odd += 1
-                self._note("error", f"no row could be made of a receipt: {type(error).__name__}: {error}")
+                self._losses.add(1, f"no row could be made of one: {type(error).__name__}: {error}")
 
     def _nap(self) -> None:
         """Let the loop go first."""
@@ -273,9 +299,15 @@ class Ledger:
         days, max_bytes = self._options.days, self._options.max_bytes
         if not (days or max_bytes) or time.monotonic() < self._look_at:
             return False
-        if book.prune(time.time() - days * _DAY if days else None, max_bytes):
+        removed, is_more = book.prune(time.time() - days * _DAY if days else None, max_bytes)
+        self._pruned += removed
+        if is_more:
             return True
-        self._look_at = time.monotonic() + _LOOK
+        now = time.monotonic()
+        self._look_at = now + _LOOK
+        if self._pruned and now >= self._tell_at:
+            self._note("info", f"the ledger's {self._pruned} oldest exchanges were removed", exchanges=self._pruned)
+            self._pruned, self._tell_at = 0, now + _TELL
         return False
 
     def _end_in(self, state: _State, reason: str = "") -> None:
@@ -286,6 +318,8 @@ class Ledger:
         match state:
             case _State.TABLES:
                 level, message = "info", "the ledger is written again"
+                if self._losses.end():
+                    level, message = "warn", f"{message}; {self.lost} receipts are lost"
             case _State.SPILL:
                 level, message = "warn", f"the ledger cannot be written ({reason}): receipts go to {self._path}-spill"
             case _State.MEMORY:
@@ -297,7 +331,8 @@ class Ledger:
 
     def close(self, timeout: float) -> bool:
         """Write all that waits, end the run and the thread. Blocks for at most about `timeout` seconds. True: every
-        receipt has its row; False: what has none is in the spill file, or the operator was told that it is lost."""
+        receipt has its row, or is spilled for the next start; False: the operator was told how many are lost, and why.
+        """
         self._closing = True
         book = self._book
         if book is None:
@@ -312,20 +347,20 @@ class Ledger:
         return self._is_complete
 
     def _finish(self, book: Book) -> None:
-        """The last turn. A run that cannot be ended here is ended by the next one, as after a kill."""
+        """The last turn. A run that cannot be ended here is ended by the next one."""
         self._capacity = 0  # what comes from now on is lost
         try:
+            self._reach(book)
             self._empty_queue(book)
             while book.spill.waiting:
                 book.replay(self._observed)
-            lost = book.end(self._observed)
-            self._is_complete = lost == 0
-            if lost:
-                self._note("error", f"{lost} receipts have no row in {self._path}", lost=lost)
+            book.settle()
+            self._conclude(book, book.end(self._observed))
         except Exception as error:
-            self._end_in(_State.MEMORY if self._held else _State.SPILL, str(error))
+            self._give_up(book, self.waiting, str(error))
         self._book = None
-        self._counter = [0]  # the run file is unmapped, and no longer locked, when nobody has its counter
+        self._counter = [0] * 4  # the run file is unmapped, and no longer locked, when nobody has its counter
+        self._losses.count_in(self._counter)
         del book.counter
         try:
             book.close()
@@ -336,10 +371,29 @@ class Ledger:
         """The thread hangs in the database. Spill what waits and what it holds; rows that it makes of that after all
         are left alone by whoever replays it."""
         self._capacity = 0
+        entries = list(self._held)
+        self._take(entries, len(entries) + len(self._queue))
         try:
-            waiting: list[rows.Entry] = []
-            self._take(waiting, len(self._queue))
-            book.spill.append([*self._held, *waiting])
-            self._end_in(_State.SPILL, "the database does not answer")
+            book.spill.append(entries)
+            self._give_up(book, 0, "the database does not answer")
         except Exception as error:
-            self._end_in(_State.MEMORY, str(error))
+            self._give_up(book, len(entries), str(error))
+
+    def _give_up(self, book: Book, missing: int, why: str) -> None:
+        """The end of one whose database takes nothing: `missing` receipts are in no file."""
+        if book.spill.waiting:
+            self._note("warn", f"the ledger was not written to the end ({why}): {self._path}-spill has the rest")
+        if missing:
+            self._losses.add(missing, why, is_told=True)
+        self._conclude(book, self.lost)
+
+    def _conclude(self, book: Book, lost: int) -> None:
+        """The last word about this run: here and in the run file."""
+        self._is_complete = lost == 0
+        if lost:
+            why = self._losses.why or "nobody knows why"
+            self._note("error", f"{lost} receipts have no row in {self._path} and are lost ({why})", lost=lost)
+        try:
+            book.leave()
+        except Exception as error:
+            self._note("warn", f"{self._path}-run cannot be written: {error}", path=self._path)

@@ -194,7 +194,7 @@ def _why(error: OSError) -> str:
 
 
 def run(settings: Settings) -> int:
-    """Serve until told to stop. Returns the exit code: 0 stopped as asked, 1 could not start."""
+    """Serve until told to stop. Returns the exit code: 0 stopped as asked, 1 could not start or lost receipts."""
     import uvloop
 
     raise_descriptor_limit()
@@ -202,19 +202,20 @@ def run(settings: Settings) -> int:
     log.start()
     run = os.urandom(6).hex()
     ledger = None if settings.ledger is None else Ledger(settings.ledger, run, __version__, log.note)
+    code = 1
     try:
         if ledger is not None:
             ledger.open()
             ledger.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, run, log, ledger))
+            code = runner.run(_serve(settings, run, log, ledger))
     except LedgerUnusable as error:
         log.note("error", f"LLM_PROXY_DB: {error}")
-        return 1
     finally:
-        if ledger is not None:
-            ledger.close(10.0)
+        if ledger is not None and not ledger.close(10.0):  # it says what is lost, while there is a log
+            code = code or 1
         log.close(2.0)
+    return code
 
 
 async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | None) -> int:

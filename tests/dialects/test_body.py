@@ -269,9 +269,7 @@ def test_who_asks_for_usage(raw: bytes | None, asks: bool) -> None:
     assert asks_for_usage(raw) is asks
 
 
-@pytest.mark.parametrize(
-    "raw", [b'{"include_usage":true,"include_usage":false}', b'{"Include_Usage":true}']
-)
+@pytest.mark.parametrize("raw", [b'{"include_usage":true,"include_usage":false}', b'{"Include_Usage":true}'])
 def test_who_could_be_understood_in_two_ways_is_told(raw: bytes) -> None:
     with pytest.raises(UnreadableBody, match="stream_options"):
         asks_for_usage(raw)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from proxy.ledger.spill import Spill
 from proxy.ledger.writer import Ledger, LedgerOptions
 from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, Source, Usage
 
@@ -130,3 +136,33 @@ def the_run(path: Path, run: str = RUN) -> dict[str, Any]:
 
 def is_sound(path: Path) -> bool:
     return rows(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Somebody's tool holds the database."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+class FullDisk:
+    """Imitates a disk on which neither file can grow, until it is `freed`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+        self._monkeypatch = monkeypatch
+        self._lock = locked(path)
+        self._lock.__enter__()
+        monkeypatch.setattr(Spill, "append", self._refuse)
+
+    def _refuse(self, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def free_the_spill(self) -> None:
+        self._monkeypatch.undo()
+
+    def free_the_database(self) -> None:
+        self._lock.__exit__(None, None, None)

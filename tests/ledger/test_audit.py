@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from proxy.ledger import schema
-from proxy.ledger.audit import Audit, Loss, audit
+from proxy.ledger.audit import Audit, Loss, Missing, audit, missing
+from proxy.ledger.reader import LedgerReader
 from proxy.ledger.rows import entry_of
-from proxy.ledger.run import RunFile
+from proxy.ledger.run import ENDED, LOST, OBSERVED, RunFile
 from proxy.ledger.schema import LedgerUnusable
 from proxy.ledger.spill import Spill
 from proxy.outcome import Receipt
@@ -158,9 +159,9 @@ def test_the_half_line_that_a_running_process_writes_is_no_damage(path: Path, ru
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [
-        ("DELETE FROM attempts WHERE number = 2", "1 exchanges have other attempts than they say"),
-        ("DELETE FROM exchanges WHERE id = 'r-1'", "2 attempts belong to no exchange"),
-        ("UPDATE runs SET written = 1", "1 runs have more rows than they wrote"),
+        ("DELETE FROM attempts WHERE number = 2", "exchanges that have other attempts than they say: 1"),
+        ("DELETE FROM exchanges WHERE id = 'r-1'", "attempts that belong to no exchange: 2"),
+        ("UPDATE runs SET written = 1", "runs that have more rows than they wrote: 1"),
     ],
 )
 def test_rows_that_belong_together_are_missed(path: Path, script: str, sentence: str) -> None:
@@ -199,3 +200,86 @@ def test_what_is_no_ledger_is_refused(path: Path) -> None:
         audit(str(path))
     assert not path.exists()
     assert not Path(f"{path}-run").exists()
+
+
+# --- what a running process, or one that never reached the database, has lost -----------------------------------------
+
+
+def test_what_a_running_process_lost_is_lost_and_not_on_its_way(path: Path, running: RunFile) -> None:
+    fill(path, {}, {})
+    run(path, "r", started_at=NOW - 99, written=2)
+    counter = running.begin("r")
+    counter[OBSERVED], counter[LOST] = 9, 3
+    spill(path, "r", 3)
+    found = audit(str(path), since=NOW)
+    assert (found.underway, found.lost, found.is_whole) == (3, 3, False)
+    [loss] = found.losses
+    assert (loss.run, loss.is_running, loss.was_killed, loss.observed) == ("r", True, False, 9)
+
+
+def test_a_run_that_has_no_row_yet_is_known_by_its_file(path: Path) -> None:
+    fill(path)
+    for ended, was_killed in ((0, True), (int(NOW * 1e6), False)):
+        file = RunFile(f"{path}-run", 0.0, str(path))
+        counter = file.begin("r")
+        counter[OBSERVED], counter[LOST] = 9, 3
+        found = audit(str(path))
+        assert (found.underway, losses(found)) == (6, {"r": 3})
+        counter[ENDED] = ended
+        del counter  # the map of the file has its lock, too
+        file.close()
+        [loss] = audit(str(path)).losses
+        assert (loss.lost, loss.was_killed, loss.until) == (9, was_killed, None if was_killed else NOW)
+
+
+def test_a_receipt_of_the_spill_file_that_has_its_row_does_not_wait(path: Path) -> None:
+    fill(path, {"id": "r-3"})
+    run(path, "r", written=1)
+    killed(path, "r", 4)
+    spill(path, "r", 3, 4, 5)
+    found = audit(str(path))
+    assert (found.spilled, losses(found)) == (2, {"r": 1})
+
+
+# --- what sums leave out ----------------------------------------------------------------------------------------------
+
+
+def gone(path: Path, since: float | None = None, until: float | None = None) -> Missing:
+    with LedgerReader(str(path)) as reader:
+        return missing(reader, since, until)
+
+
+def test_nothing_is_missing_from_a_whole_ledger(path: Path) -> None:
+    fill(path, {})
+    assert gone(path) == Missing(0, 0, was_killed=True, is_exact=True, is_running=False)
+
+
+def test_receipts_that_wait_are_those_begun_in_the_time_asked_for(path: Path) -> None:
+    fill(path)
+    file = Spill(f"{path}-spill")
+    file.append(entry_of(Receipt(f"r-{at}", NOW + at, "unix", "GET", "/"), "r") for at in range(5))
+    file.close()
+    assert [gone(path, *span).spilled for span in ((None, None), (NOW + 1, None), (NOW + 1, NOW + 3))] == [5, 4, 2]
+
+
+def test_losses_count_where_their_run_may_have_been_in_that_time(path: Path) -> None:
+    fill(path)
+    run(path, "killed", started_at=NOW, lost=1)  # and ended before the next began
+    run(path, "full", started_at=NOW + 10, ended_at=NOW + 15, lost=2)
+    run(path, "last", started_at=NOW + 20, lost=4)
+    spans = {(None, None): 7, (NOW + 10, None): 6, (NOW + 9, NOW + 20): 3, (NOW + 15, NOW + 20): 0, (NOW + 99, None): 4}
+    assert {span: gone(path, *span).lost for span in spans} == spans
+    assert not gone(path).was_killed
+    assert gone(path, NOW + 20).was_killed
+
+
+def test_what_nobody_settled_is_no_number(path: Path) -> None:
+    fill(path)
+    run(path, "old", written=3)
+    assert gone(path)[1:4] == (0, True, False)
+
+
+def test_a_running_process_is_told(path: Path, running: RunFile) -> None:
+    fill(path)
+    running.begin("r")[LOST] = 5
+    assert gone(path) == Missing(0, 5, was_killed=False, is_exact=True, is_running=True)

@@ -526,3 +526,52 @@ def test_sums_by_time_use_the_index(path: Path) -> None:
         ):
             [plan] = ledger.rows(f"EXPLAIN QUERY PLAN {sql}", values)
             assert "INDEX exchanges_started_at (started_at>?" in plan[3]
+
+
+# --- what there is, and what a prune would remove ---------------------------------------------------------------------
+
+
+def test_names_are_those_of_most_exchanges_first(path: Path) -> None:
+    fill(path, {"key": "b", "tags": "x,y"}, {"key": "c"}, {"key": "b"}, {"key": "a", "tags": "y"}, {"key": None})
+    with LedgerReader(str(path)) as ledger:
+        assert ledger.names("key") == ["b", "a", "c"]
+        assert ledger.names("tag") == ["y", "x"]
+        assert ledger.names("provider") == ["openai"]
+
+
+def test_a_model_has_all_its_names(path: Path) -> None:
+    fill(path, {"alias": "fast"}, {"model_served": "gpt-4o"})
+    with LedgerReader(str(path)) as ledger:
+        assert ledger.names("model") == ["gpt-4o", "gpt-4o-2024-08-06", "fast"]
+
+
+def test_only_those_with_a_tag(path: Path) -> None:
+    fill(path, {"tags": "a, b"}, {"tags": "ab"}, {"tags": None}, {"tags": b"\xff,b"})
+    with LedgerReader(str(path)) as ledger:
+        assert [row["id"] for row in ledger.latest(9, Wanted(tag="b"))] == ["r-1", "r-4"]
+        assert ledger.totals(["key"], Wanted(tag="b")).total.requests == 2
+        assert [row["id"] for row in ledger.exchanges(Wanted(tag="ab"))] == ["r-2"]
+
+
+def test_which_of_some_have_rows(path: Path) -> None:
+    fill(path, {"id": "a"}, {"id": "b"})
+    with LedgerReader(str(path)) as ledger:
+        assert sorted(ledger.ids_among(["a", "x", "b"])) == ["a", "b"]
+        assert ledger.ids_among([]) == []
+
+
+def test_an_answer_that_was_read_to_its_end_after_the_client_left_is_whole(path: Path) -> None:
+    fill(path, {**LEFT, "usage_complete": 1}, {**LEFT, "ended_by": "upstream", "usage_complete": 1}, LEFT)
+    with LedgerReader(str(path)) as ledger:
+        assert ledger.totals(["key"]).total.incomplete == 2
+
+
+def test_what_is_expendable_by_age_is_exact_and_by_size_is_about_its_share(path: Path) -> None:
+    fill(path, *({"started_at": NOW + at, "detail": "x" * 3000} for at in range(400)))
+    with LedgerReader(str(path)) as ledger:
+        assert ledger.expendable(None, 0) == 0
+        assert ledger.expendable(NOW + 7, 0) == 7
+        assert ledger.expendable(None, 10**9) == 0
+        half = ledger.expendable(None, path.stat().st_size // 2)
+        assert 180 < half < 220
+        assert ledger.expendable(NOW + 300, path.stat().st_size // 2) == 300

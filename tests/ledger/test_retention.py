@@ -46,7 +46,7 @@ def one(connection: sqlite3.Connection, sql: str) -> int:
 
 def all_steps(connection: sqlite3.Connection, before: float | None, max_bytes: int) -> int:
     count = 0
-    while retention.step(connection, before, max_bytes):
+    while retention.step(connection, before, max_bytes)[1]:
         count += 1
         assert count < 10_000
     return count
@@ -62,16 +62,16 @@ def test_what_is_old_goes_with_its_attempts(connection: sqlite3.Connection) -> N
 
 def test_a_step_is_small(connection: sqlite3.Connection) -> None:
     fill(connection, 1000)
-    assert retention.step(connection, 1e9, 0)
+    assert retention.step(connection, 1e9, 0) == (200, True)
     assert len(starts(connection)) == 800
     assert starts(connection)[0] == 200.0
 
 
 def test_what_is_young_or_has_no_age_stays(connection: sqlite3.Connection) -> None:
     fill(connection, 50)
-    assert not retention.step(connection, 0.0, 0)
-    assert not retention.step(connection, None, 0)
-    assert not retention.step(connection, None, 1 << 30)
+    assert retention.step(connection, 0.0, 0) == (0, False)
+    assert retention.step(connection, None, 0) == (0, False)
+    assert retention.step(connection, None, 1 << 30) == (0, False)
     assert len(starts(connection)) == 50
 
 
@@ -84,7 +84,7 @@ def test_pages_are_given_back_in_steps(connection: sqlite3.Connection) -> None:
     fill_free = one(connection, "PRAGMA page_count")
     with schema.writing(connection):
         connection.execute("DELETE FROM exchanges WHERE started_at < 2900")
-    assert retention.step(connection, None, 0)
+    assert retention.step(connection, None, 0) == (0, True)
     assert fill_free > one(connection, "PRAGMA page_count") >= fill_free - 256
 
 

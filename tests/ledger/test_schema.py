@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -126,7 +127,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none" / "a.db"
     with pytest.raises(LedgerUnusable) as refused:
         schema.connect(str(path), 1.0)
-    assert str(refused.value) == f"there is no {path}: make its folder, or choose another path"
+    assert str(refused.value) == f"there is no folder {path.parent}: make it, or choose another path"
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
@@ -230,3 +231,31 @@ def test_place_knows_a_file_that_was_replaced(tmp_path: Path) -> None:
     other.touch()
     other.rename(path)
     assert schema.place(str(path)) != before
+
+
+def test_what_may_go_away_by_itself_is_temporary(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        assert schema.is_temporary(OSError(number, "x"))
+    for number in (errno.EACCES, errno.ENOENT, errno.EROFS):
+        assert not schema.is_temporary(OSError(number, "x"))
+    assert not schema.is_temporary(LedgerUnusable("of its own"))
+    assert not schema.is_temporary(ValueError())
+    with pytest.raises(LedgerUnusable) as refused, schema.told(path):
+        raise OSError(errno.ENOSPC, "x")
+    assert schema.is_temporary(refused.value)
+    connection = schema.connect(path, 0.0)
+    connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(sqlite3.OperationalError, match="full") as full:
+        connection.execute("CREATE TABLE more AS SELECT zeroblob(100000)")
+    assert schema.is_temporary(full.value)
+    other = schema.connect(path, 0.0)
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked") as locked:
+        other.execute("BEGIN IMMEDIATE")
+    assert schema.is_temporary(locked.value)
+    with pytest.raises(sqlite3.OperationalError) as wrong:
+        other.execute("SELECT")
+    assert not schema.is_temporary(wrong.value)
+    other.close()
+    connection.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +10,24 @@ from typing import Any
 
 import pytest
 
+from proxy.ledger.audit import audit
 from proxy.ledger.book import BATCH
 from proxy.ledger.run import look
 from proxy.ledger.schema import LedgerUnusable
-from proxy.ledger.spill import Spill
 from proxy.ledger.writer import Ledger, LedgerOptions
-from tests.ledger.receipts import RUN, Heard, a_ledger, a_receipt, full_receipt, ids, is_sound, rows, the_run
+from tests.ledger.receipts import (
+    RUN,
+    FullDisk,
+    Heard,
+    a_ledger,
+    a_receipt,
+    full_receipt,
+    ids,
+    is_sound,
+    locked,
+    rows,
+    the_run,
+)
 
 
 @pytest.fixture
@@ -36,17 +46,6 @@ def observe(ledger: Ledger, *numbers: int, **more: Any) -> None:
 
 def names(*numbers: int) -> list[str]:
     return [f"{RUN}-{number}" for number in numbers]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Somebody's tool holds the database."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        other.close()
 
 
 @contextmanager
@@ -266,19 +265,16 @@ def test_a_database_that_is_still_locked_at_the_end_is_filled_by_the_next_start(
     ledger = a_ledger(path, heard)
     observe(ledger, 1)
     with locked(path):
-        assert ledger.close(0) is False
-    assert heard.levels == ["warn"]
+        assert ledger.close(0) is True  # nothing is lost
+    told = f"the ledger was not written to the end (database is locked): {path}-spill has the rest"
+    assert heard.notes == [("warn", told, {})]
     assert the_run(path)["ended_at"] is None
     a_ledger(path, heard, "run1").close(0)
     assert ids(path) == names(1)
     assert the_run(path)["lost"] == 0
+    assert the_run(path)["ended_at"] is not None  # nobody says that it was killed
+    assert heard.notes[1][:2] == ("info", "the run before ended without its ledger: none of its receipts are missing")
     assert not spill_of(path).exists()
-
-
-def test_a_database_that_is_locked_at_the_start_is_refused(path: Path) -> None:
-    a_ledger(path).close(0)
-    with locked(path), pytest.raises(LedgerUnusable, match="is locked by another program"):
-        a_ledger(path, run="run1")
 
 
 def test_a_full_disk_is_no_end(path: Path) -> None:
@@ -298,25 +294,6 @@ def test_a_full_disk_is_no_end(path: Path) -> None:
     assert is_sound(path)
 
 
-class FullDisk:
-    """Imitates a disk on which neither file can grow, until it is `freed`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-        self._monkeypatch = monkeypatch
-        self._lock = locked(path)
-        self._lock.__enter__()
-        monkeypatch.setattr(Spill, "append", self._refuse)
-
-    def _refuse(self, *_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def free_the_spill(self) -> None:
-        self._monkeypatch.undo()
-
-    def free_the_database(self) -> None:
-        self._lock.__exit__(None, None, None)
-
-
 def test_when_neither_file_takes_anything_memory_does_and_then_it_is_counted(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,21 +308,27 @@ def test_when_neither_file_takes_anything_memory_does_and_then_it_is_counted(
     assert (ledger.waiting, ledger.lost) == (15, 0)  # those held, and a queue full
     observe(ledger, *range(16, 20))
     assert (ledger.waiting, ledger.lost) == (15, 4)
-    assert heard.levels == ["error"]
+    assert heard.levels == ["error", "error"]
     assert heard.notes[0][1] == (
         "neither the ledger nor its spill file can be written ([Errno 28] No space left on device): "
         "receipts wait in memory"
     )
+    why = "[Errno 28] No space left on device"
+    assert heard.notes[1] == ("error", f"the ledger loses receipts ({why}): 1 so far", {"lost": 1})
+    left = look(f"{path}-run")
+    assert left is not None
+    assert (left.observed, left.lost, left.written) == (19, 4, 0)
     disk.free_the_spill()
     assert ledger.turn() is False
-    assert (heard.levels, ledger.waiting) == (["error", "warn"], 0)
+    assert (heard.levels, ledger.waiting) == (["error", "error", "warn"], 0)
     disk.free_the_database()
     while ledger.turn():
         pass
     assert sorted(ids(path)) == sorted(names(*range(1, 16)))
-    assert heard.notes[-1] == ("info", "the ledger is written again", {"path": str(path), "waiting": 0, "lost": 4})
+    told = "the ledger is written again; 4 receipts are lost"
+    assert heard.notes[-1] == ("warn", told, {"path": str(path), "waiting": 0, "lost": 4})
     assert ledger.close(0) is False
-    assert heard.notes[-1][:2] == ("error", f"4 receipts have no row in {path}")
+    assert heard.notes[-1][:2] == ("error", f"4 receipts have no row in {path} and are lost ({why})")
     assert (the_run(path)["observed"], the_run(path)["written"], the_run(path)["lost"]) == (19, 15, 4)
 
 
@@ -357,12 +340,16 @@ def test_at_the_end_of_a_full_disk_the_next_start_says_what_is_missing(
     disk = FullDisk(monkeypatch, path)
     observe(ledger, 1, 2)
     assert ledger.close(0) is False
-    assert heard.levels == ["error"]
+    why = "[Errno 28] No space left on device"
+    assert heard.notes == [("error", f"2 receipts have no row in {path} and are lost ({why})", {"lost": 2})]
+    left = look(f"{path}-run")
+    assert left is not None
+    assert (left.observed, left.lost, left.ended_at is None) == (2, 2, False)
     disk.free_the_spill()
     disk.free_the_database()
     a_ledger(path, heard, "run1").close(0)
     assert the_run(path)["lost"] == 2
-    assert heard.notes[-1][1].endswith("2 of its receipts are missing")
+    assert heard.notes[-1][:2] == ("warn", "the run before ended without its ledger: 2 of its receipts are missing")
 
 
 def test_a_removed_database_is_told_and_its_receipts_are_kept_for_the_next_start(path: Path) -> None:
@@ -375,9 +362,15 @@ def test_a_removed_database_is_told_and_its_receipts_are_kept_for_the_next_start
     observe(ledger, 2)
     ledger.turn()
     assert "its file was removed or replaced: restart llm-proxy" in heard.notes[0][1]
-    assert ledger.close(0) is False
-    assert a_ledger(path, run="run1").close(0)
+    assert ledger.close(0) is True
+    heard = Heard()
+    assert a_ledger(path, heard, "run1").close(0)
     assert ids(path) == names(2)
+    run = the_run(path)  # the row that went with the file was written, and is not lost
+    assert (run["observed"], run["written"], run["lost"]) == (2, 2, 0)
+    assert run["ended_at"] >= run["started_at"] > 1e9
+    assert heard.levels == ["info"]
+    assert audit(str(path)).is_whole
 
 
 # -- receipts that are not as they should be ---------------------------------------------------------------------------
@@ -403,7 +396,8 @@ def test_a_receipt_that_is_broken_costs_itself(path: Path) -> None:
     ledger.turn()
     assert ids(path) == names(1, 3)
     assert ledger.lost == 1
-    assert heard.notes[0][1].startswith("no row could be made of a receipt: AttributeError")
+    assert heard.notes[0][0] == "error"
+    assert heard.notes[0][1].startswith("the ledger loses receipts (no row could be made of one: AttributeError: ")
     assert ledger.close(0) is False
     assert the_run(path)["lost"] == 1
 
@@ -422,8 +416,9 @@ def test_a_broken_receipt_that_finds_the_queue_full_reaches_nobody(path: Path) -
 # -- retention ---------------------------------------------------------------------------------------------------------
 
 
-def test_old_rows_are_pruned_by_the_way(path: Path) -> None:
-    ledger = a_ledger(path, days=1.0)
+def test_old_rows_are_pruned_by_the_way_and_it_is_told_once_a_minute(path: Path) -> None:
+    heard = Heard()
+    ledger = a_ledger(path, heard, days=1.0)
     observe(ledger, *range(450))  # they began in 2001
     observe(ledger, 1000, started_at=4e9)
     turns = 1
@@ -431,12 +426,18 @@ def test_old_rows_are_pruned_by_the_way(path: Path) -> None:
         turns += 1
     assert turns > 3
     assert ids(path) == names(1000)
+    assert heard.notes == [("info", "the ledger's 450 oldest exchanges were removed", {"exchanges": 450})]
     observe(ledger, 1)
     ledger.turn()
     assert ids(path) == names(1000, 1)  # not at every turn
     ledger._look_at = 0.0
-    ledger.turn()
+    while ledger.turn():
+        pass
     assert ids(path) == names(1000)
+    assert len(heard.notes) == 1
+    ledger._look_at = ledger._tell_at = 0.0  # a minute later
+    ledger.turn()
+    assert heard.notes[1:] == [("info", "the ledger's 1 oldest exchanges were removed", {"exchanges": 1})]
     assert ledger.close(0)
     assert (the_run(path)["written"], the_run(path)["lost"]) == (452, 0)
 
@@ -475,5 +476,5 @@ def test_pruning_that_fails_is_told_and_tried_again(path: Path) -> None:
     assert heard.levels == ["warn"]
     while ledger.turn():
         pass
-    assert (ids(path), heard.levels) == ([], ["warn", "info"])
+    assert (ids(path), heard.levels) == ([], ["warn", "info", "info"])
     assert ledger.close(0)

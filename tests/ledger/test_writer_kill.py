@@ -135,8 +135,9 @@ def test_on_a_full_disk_traffic_goes_on_and_losses_are_counted(tmp_path: Path) -
     assert lost > 1000
     assert (waits_after, lost_after, is_complete) == (0, lost, False)
     levels = [level for level, _ in notes]
-    assert levels == ["warn", "error", "info", "error"], notes
-    assert notes[-1][1] == f"{lost} receipts have no row in {path}"
+    assert levels == ["warn", "error", "error", "warn", "error"], notes
+    assert notes[-2][1] == f"the ledger is written again; {lost} receipts are lost"
+    assert notes[-1][1].startswith(f"{lost} receipts have no row in {path} and are lost ([Errno 28]")
     run = the_run(path)
     assert (run["observed"], run["written"], run["lost"]) == (3000, 3000 - lost, lost)
     assert len(rows(path, "SELECT DISTINCT id FROM exchanges")) == 3000 - lost
