@@ -5,9 +5,9 @@ Lives here: `Metering`, one for each exchange whose request a provider has got; 
 (catalog).
 How it works: the dialect's meter reads what the provider reports, and keeps the events as they are in case it never
 does. Beyond 64 KiB they are handed to the counter. At the end the provider's report wins; what it did not report is
-counted, or where nobody can count, estimated from the number of bytes; each figure says which. The
-receipt waits for the count, the client does not. What is kept by all exchanges together is bounded (`kept`): beyond it
-a stream is not kept any further, and is estimated.
+counted, or where nobody can count, estimated from the number of bytes; each figure says which. The receipt waits for
+the count, the client does not. What is kept of all streams together is bounded (`kept`): beyond it a stream is not kept
+any further, and is estimated.
 Doubted: an answer that is one document and larger than 64 KiB is estimated if its usage is not found in it. In the
 estimate of a long request images and files count for nothing.
 """
@@ -34,7 +34,6 @@ _SAMPLES = 128  # of a request that is too long to be counted
 _SAMPLE = 64  # bytes; longer than any word
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
 FIRST_BYTES = 8 * 1024  # kept without asking: nearly every stream ends below it, and 10,000 of them hold 80 MiB
-
 
 Done = Callable[[Usage, str | None], None]
 _REPORTED = Source.REPORTED  # see exchange: a member of an enum costs 0.12 us each time

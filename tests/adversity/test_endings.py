@@ -322,11 +322,11 @@ def test_cut_of_a_document(breaks: Break, framing: str) -> None:
 )
 def test_stalled(events: tuple[bytes, ...], limit: str, letters: str) -> None:
     async def main() -> None:
-        async with Stage(says(CHUNKED, *map(chunk, events)), **{limit: "0.3"}) as stage:
+        async with Stage(says(CHUNKED, *map(chunk, events)), **{limit: "0.8"}) as stage:
             for heard in await stage.rounds(asks(STREAMED)):
                 whole = b"".join(events)
                 assert heard.body.startswith(whole)
-                assert "0.3 s" in CHAT.errors_in(heard.body[len(whole) :])[0]
+                assert "0.8 s" in CHAT.errors_in(heard.body[len(whole) :])[0]
                 assert (heard.is_whole, heard.end) == (False, End.FIN)
             assert {ending(r) for r in await stage.all_receipts()} == {(letters, "upstream", "timeout", False, 200, 1)}
 
