@@ -27,6 +27,7 @@ from proxy.wire.sse import split_events
 
 WHOLE = 64 * 1024  # bytes of a document below which it is kept whole (DESIGN 7); beyond, its last so many
 HEAD = 16 * 1024  # bytes kept of its beginning then
+_NEAR = 1024  # bytes of both ends that are looked at first
 # A hostile document may repeat a key all over; a real one has it once or twice.
 _MOST_KEYS = 8
 _MOST_ENDS = 12
@@ -229,10 +230,22 @@ class AnswerMeter:
     def _look(self) -> Reading:
         if self._reading is None:
             if self._head is None:
-                self._reading = self._read(bytes(self._body))
+                self._reading = self._look_at(bytes(self._body))
             else:
                 self._reading = self._look_at_ends(self._head, bytes(self._body[-WHOLE:]))
         return self._reading
+
+    def _look_at(self, body: bytes) -> Reading:
+        """A whole document. Most of a long one is text between the model and the usage: 64 KiB take 18 us instead of 35
+        (python -m timeit -s "from bench.orders import unary_body; from proxy.dialects import DIALECTS; b =
+        unary_body(65000)" "m = DIALECTS['openai-chat'].meter(False); m.feed(b); m.usage()")."""
+        if len(body) > 16 * _NEAR:  # shorter ones are read as a whole in less time than their ends
+            head, tail = body[:_NEAR], body[-_NEAR:]
+            if b"market_cost" not in tail:  # Vercel's figures mean what the model's name says (usage)
+                found = self._look_at_ends(head, tail)
+                if found.usage is not None and found.model is not None:
+                    return found
+        return self._read(body)
 
     def _look_at_ends(self, head: bytes, tail: bytes) -> Reading:
         readings = (self._read(text) for key in self._keys for text in _around(key, head, tail))

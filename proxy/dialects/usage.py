@@ -73,6 +73,11 @@ def _first(report: Report, *names: str) -> int | None:
     return None
 
 
+_PLAIN = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
+)
+
+
 def _usage(
     report: Report,
     given: int | None,
@@ -87,14 +92,15 @@ def _usage(
         # More cached than asked: Grok on Azure and Mistral count a preamble or whole blocks of the cache (WIRE 0.13).
         cached = _at_most(cached, given)
         cache_write = _at_most(cache_write, given - (cached or 0))
+    is_plain = report.keys() <= _PLAIN  # as it nearly always is
     return Usage(
         input=given,
         output=output,
         cached=cached,
         cache_write=cache_write,
         reasoning=_at_most(reasoning, output),
-        searches=_searches(report),
-        cost_micros=_cost(report),
+        searches=None if is_plain else _searches(report),
+        cost_micros=None if is_plain else _cost(report),
         input_source=Source.NONE if given is None else Source.REPORTED,
         output_source=Source.NONE if output is None else Source.REPORTED,
         complete=given is not None and output is not None,

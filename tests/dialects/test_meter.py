@@ -666,3 +666,18 @@ def growth(meter: Meter, block: bytes) -> int:
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 60_000])
+@pytest.mark.parametrize("end", [b"}", b',"x":{"usage":{"prompt_tokens":9}}}', b"", b"}}"])
+def test_a_long_document_is_read_at_its_ends_as_it_is_whole(size: int, end: bytes) -> None:
+    """Also where the same key stands deeper, and where the document was cut or has a bracket too many."""
+    text = b"x" * size
+    body = (
+        b'{"model":"m","choices":[{"message":{"content":"%b"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}'
+        % text
+    )
+    meter = DIALECTS["openai-chat"].meter(False)
+    meter.feed(body + end)
+    is_whole = end not in (b"", b"}}")
+    assert (meter.model, meter.usage().input, meter.usage().output) == (("m", 3, 4) if is_whole else (None, None, None))
