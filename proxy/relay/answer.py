@@ -54,7 +54,6 @@ class Answer:
         "_is_blind",
         "_is_chunked",
         "_limits",
-        "_metered",
         "_prefix",
         "_skipped",
     )
@@ -80,7 +79,6 @@ class Answer:
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
         self.metering = metering
-        self._metered: Metering | None = None  # the same, of a stream whose events are read here
         self._hides_usage = hides_usage
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
@@ -111,12 +109,12 @@ class Answer:
             data = cutter.feed(data)
             block = cutter.block
             progress = watch.feed(block) if block else False
-            metered = self._metered
-            if metered is not None and block:
-                meter = metered.meter
+            metering = self.metering
+            if metering is not None and block:
+                meter = metering.meter
                 meter.feed(block)
-                if meter.kept > metered.room:
-                    metered.make_room()
+                if meter.kept > metering.room:
+                    metering.make_room()
                 # The report is the last event but [DONE]. A server that reports no output has ended its text.
                 if self._hides_usage and (meter.is_reported or watch.is_complete):
                     data = without_usage_event(data)
@@ -179,7 +177,6 @@ class Answer:
         self.watch = self._dialect.watch()
         if self.metering is not None:
             self.metering.begin_stream()
-            self._metered = self.metering
         return True
 
     def _note_skipped(self, cutter: EventCutter) -> bool:
@@ -200,8 +197,8 @@ class Answer:
         rest = cutter.flush()
         if cutter.block:
             watch.feed(cutter.block)
-            if self._metered is not None:
-                self._metered.meter.feed(cutter.block)
+            if self.metering is not None:
+                self.metering.meter.feed(cutter.block)
         if cutter.skipped:
             self._note_skipped(cutter)
         if watch.is_complete or self._is_blind:

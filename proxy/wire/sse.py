@@ -1,7 +1,6 @@
 """Where events end in a stream of bytes, and what an event's lines say.
 
-Lives here: `EventFraming`, `EventCutter` (bytes that may be written now, whole events to look at), `whole_events`,
-`split_events`.
+Lives here: `EventFraming`, `EventCutter` (bytes that may be written now, whole events to look at), `split_events`.
 May not live here: what an event means (dialects), who waits for it (relay).
 How it works: bytes flow up to the last event boundary of a read; the unfinished tail waits, so that an error event
 can always be put at a boundary (DESIGN 6). A boundary is searched in new bytes only, with two bytes carried over, so
@@ -117,7 +116,7 @@ class EventCutter:
                 self.ends_skipped = False
             return block
         kept = []
-        for event in whole_events(block, self._framing):
+        for event in _whole_events(block, self._framing):
             if len(event) > self._event_limit:
                 self._keep_name_line(event)
                 event = self._note_skipped()
@@ -238,7 +237,7 @@ def _run_end(joined: bytes, at: int) -> int:
     return at
 
 
-def whole_events(block: bytes, framing: EventFraming) -> Iterator[bytes]:
+def _whole_events(block: bytes, framing: EventFraming) -> Iterator[bytes]:
     """The events of a block that ends at a boundary, one by one."""
     if framing is EventFraming.NDJSON:
         yield from block.splitlines(keepends=True)
