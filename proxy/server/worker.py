@@ -53,7 +53,7 @@ class Worker:
 
     def __init__(self, settings: Settings, sinks: tuple[Sink, ...] = (), note: Note = ignore, run: str = "") -> None:
         self.settings = settings
-        self.run = run or os.urandom(6).hex()  # begins the ids of its exchanges
+        self._run = run  # begins the ids of its exchanges; "": the relay finds one
         self.listening: list[str] = []
         self.admin: list[str] = []
         self.relay: Relay
@@ -74,7 +74,7 @@ class Worker:
             hosts=settings.hosts,
             streams_per_key=settings.relay.bytes.streams_per_key,
         )
-        self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self.run)
+        self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self._run)
         if settings.counts and settings.relay.meters:
             self.relay.counter = self.counter = Counter(loop, note=self._note)
         self.relay.start()
