@@ -39,6 +39,7 @@ class Watch(Protocol):
     is_complete: bool  # a terminal event or a finish reason has passed
     is_terminal: bool  # the very last event of the dialect has passed ([DONE], message_stop, done:true ...)
     has_error: bool  # the provider's own error event has passed
+    has_report: bool  # an event that reports usage and nothing else has passed; only in the OpenAI chat dialects
     events: int  # data events so far, comments and pings apart
 
     def feed(self, block: bytes) -> bool:
@@ -48,7 +49,7 @@ class Watch(Protocol):
 
 
 class Meter(Protocol):
-    """Reads what an answer reports about its usage, while it passes. Never raises. `feed` is on the straight path."""
+    """Reads what an answer reports about its usage, while it passes. Never raises."""
 
     @property
     def model(self) -> str | None:

@@ -101,6 +101,8 @@ class ChoicesWatch(EventWatch):
         # A list without choices is OpenAI's usage chunk, which is the end of work, or Azure's filter results for the
         # prompt, which are the beginning.
         progress = not choices and is_filled(chunk.get("usage"))
+        if not choices and isinstance(chunk.get("usage"), dict):
+            self.has_report = True
         for choice in choices:
             if not isinstance(choice, dict) or self._see_choice(choice):
                 progress = True

@@ -19,11 +19,12 @@ from proxy.wire.sse import EventFraming
 class PlainWatch:
     """Nothing is known about the stream, so its framing alone tells whether it is complete."""
 
-    __slots__ = ("events", "has_error", "is_complete", "is_terminal")
+    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal")
 
     def __init__(self) -> None:
         self.is_complete = True
         self.is_terminal = False
+        self.has_report = False
         self.has_error = False
         self.events = 0
 

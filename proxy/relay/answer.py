@@ -10,12 +10,13 @@ dialect's error event goes out at the boundary, and the terminating chunk never 
 from __future__ import annotations
 
 from email.utils import formatdate
+from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, Watch
 from proxy.dialects.openai import without_usage_event
 from proxy.outcome import Failure, Receipt
-from proxy.relay.metering import Metering
+from proxy.relay.metering import FIRST_BYTES, Metering
 from proxy.relay.options import ByteLimits
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead, ResponseHead
@@ -55,7 +56,9 @@ class Answer:
         "_is_chunked",
         "_limits",
         "_prefix",
+        "_read_at",
         "_skipped",
+        "_unread",
     )
 
     def __init__(
@@ -82,6 +85,8 @@ class Answer:
         self._hides_usage = hides_usage
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
+        self._unread: list[bytes] | None = None  # events for `metering`
+        self._read_at: float = inf  # value of `bytes_out` beyond which it reads them
         self._framing = call.framing or dialect.framing if call is not None else _NOT_CUT
         is_stream = call is not None and call.stream and 200 <= head.status < 300 and head.framing is not _NO_BODY
         coding = head.get(b"content-encoding")
@@ -109,14 +114,9 @@ class Answer:
             data = cutter.feed(data)
             block = cutter.block
             progress = watch.feed(block) if block else False
-            metering = self.metering
-            if metering is not None and block:
-                meter = metering.meter
-                meter.feed(block)
-                if meter.kept > metering.room:
-                    metering.make_room()
-                # The report is the last event but [DONE]. A server that reports no output has ended its text.
-                if self._hides_usage and (meter.is_reported or watch.is_complete):
+            if self._unread is not None and block:
+                self._unread.append(block)
+                if watch.has_report and self._hides_usage:
                     data = without_usage_event(data)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress
@@ -131,6 +131,8 @@ class Answer:
         out = self._prefix
         if data:
             self.bytes_out += len(data)
+            if self.bytes_out > self._read_at:
+                self._read_usage()
             out += b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
         if is_last and self._is_chunked:
             out += encode.LAST_CHUNK
@@ -177,7 +179,14 @@ class Answer:
         self.watch = self._dialect.watch()
         if self.metering is not None:
             self.metering.begin_stream()
+            self._unread = self.metering.unread
+            self._read_at = FIRST_BYTES
         return True
+
+    def _read_usage(self) -> None:
+        assert self.metering is not None
+        self.metering.read_events()
+        self._read_at = self.bytes_out + FIRST_BYTES
 
     def _note_skipped(self, cutter: EventCutter) -> bool:
         """An event of this read or an earlier one was too large to be looked at. If it is the last so far, nobody can
@@ -198,7 +207,7 @@ class Answer:
         if cutter.block:
             watch.feed(cutter.block)
             if self.metering is not None:
-                self.metering.meter.feed(cutter.block)
+                self.metering.read_unfinished(cutter.block)
         if cutter.skipped:
             self._note_skipped(cutter)
         if watch.is_complete or self._is_blind:

@@ -201,9 +201,9 @@ class Exchange:
     # -- the answer ---------------------------------------------------------------------------------------------------
 
     def upstream_read(self, parser: ResponseParser) -> None:
-        """Something came from the upstream, or its end. The straight path of a streamed answer: eight Python frames
-        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed, Watch.feed and Meter.feed
-        to the write."""
+        """Something came from the upstream, or its end. The straight path of a streamed answer: seven Python frames
+        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed and Watch.feed to the
+        write."""
         answer = self.answer
         failure = parser.failure
         if answer is None:

@@ -3,11 +3,12 @@
 Lives here: `Metering`, one for each exchange whose request a provider has got; who can count text (`TextCounter`);
 `charge`. May not live here: what a provider's report means (dialects), how tokens are counted (tokens), prices
 (catalog).
-How it works: the dialect's meter reads what the provider reports, and keeps the events as they are in case it never
-does. Beyond 64 KiB they are handed to the counter. At the end the provider's report wins; what it did not report is
-counted, or where nobody can count, estimated from the number of bytes; each figure says which. The receipt waits for
-the count, the client does not. What is kept of all streams together is bounded (`kept`): beyond it a stream is not kept
-any further, and is estimated.
+How it works: events wait until there are 8 KiB of them, or the answer has ended, so that most of them cost a place in a
+list. Then the dialect's meter reads what the provider reports, and keeps the events as they are in case it never does.
+Beyond 64 KiB they are handed to the counter. At the end the provider's report wins; what it did not report is counted,
+or where nobody can count, estimated from the number of bytes; each figure says which. The receipt waits for the count,
+the client does not. What is kept of all streams together is bounded (`kept`): beyond it a stream is not kept any
+further, and is estimated.
 Doubted: an answer that is one document and larger than 64 KiB is estimated if its usage is not found in it. In the
 estimate of a long request images and files count for nothing.
 """
@@ -33,7 +34,7 @@ FOLD_BYTES = 64 * 1024  # of events, or of a request, that are kept as they are 
 _SAMPLES = 128  # of a request that is too long to be counted
 _SAMPLE = 64  # bytes; longer than any word
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
-FIRST_BYTES = 8 * 1024  # kept without asking: nearly every stream ends below it, and 10,000 of them hold 80 MiB
+FIRST_BYTES = 8 * 1024  # of events that wait for the meter: nearly every stream ends below it; 10,000 hold 80 MiB
 
 Done = Callable[[Usage, str | None], None]
 _REPORTED = Source.REPORTED  # see exchange: a member of an enum costs 0.12 us each time
@@ -82,11 +83,10 @@ class TextCounter(Protocol):
 
 
 class Metering:
-    """`meter` is fed by Answer on its straight path; whenever more than `room` bytes are kept it calls `make_room`."""
+    """`unread` is filled by Answer on its straight path, which calls `read_events` after about FIRST_BYTES each."""
 
     __slots__ = (
-        "meter",
-        "room",
+        "unread",
         "_cutter",
         "_dialect",
         "_generates",
@@ -95,19 +95,22 @@ class Metering:
         "_is_lost",
         "_is_opaque",
         "_is_stream",
+        "_meter",
         "_number",
         "_passed",
         "_relay",
         "_request",
         "_request_size",
         "_reserved",
+        "_room",
         "_taken",
     )
 
     def __init__(self, relay: Relay, number: int, dialect: Dialect, request: bytes, generates: bool = True) -> None:
         """`number`: of the exchange; `generates`: whether its call lets the model say anything."""
-        self.meter = dialect.meter(is_stream=False)
-        self.room: float = inf
+        self.unread: list[bytes] = []  # whole events that the meter has not seen
+        self._meter = dialect.meter(is_stream=False)
+        self._room: float = inf  # bytes that the meter may keep
         self._relay = relay
         self._dialect = dialect
         self._cutter: EventCutter | None = None
@@ -128,8 +131,8 @@ class Metering:
     def begin_stream(self) -> None:
         """The answer is a stream of events."""
         self._is_stream = True
-        self.meter = self._dialect.meter(is_stream=True)
-        self.room = FIRST_BYTES
+        self._meter = self._dialect.meter(is_stream=True)
+        self._room = 0
         self._reserve(FIRST_BYTES)
 
     def decode(self, coding: bytes, framing: EventFraming | None) -> None:
@@ -154,22 +157,40 @@ class Metering:
         self._passed += size
         if self._cutter is not None and data:
             self._cutter.feed(data)
-            data = self._cutter.block
-        if data and not self._is_opaque:
-            self.meter.feed(data)
-            if self.meter.kept > self.room:
-                self.make_room()
+            self.unread.append(self._cutter.block)
+            if sum(map(len, self.unread)) > FIRST_BYTES:
+                self.read_events()
+        elif data and not self._is_opaque:
+            self._read(data)
 
-    def make_room(self) -> None:
+    def read_events(self) -> None:
+        """The meter sees what is unread."""
+        events = b"".join(self.unread)
+        self.unread.clear()
+        if events:
+            self._read(events)
+
+    def read_unfinished(self, event: bytes) -> None:
+        """The last event, whose end is missing: apart, since it would make those before it unreadable too (Gemini's
+        array)."""
+        self.read_events()
+        self.unread.append(event)
+
+    def _read(self, data: bytes) -> None:
+        self._meter.feed(data)
+        if self._meter.kept > self._room:
+            self._make_room()
+
+    def _make_room(self) -> None:
         """More is kept than there is room for: get more room, or hand it to the counter, or forget it."""
-        if self.room < FOLD_BYTES and self._reserve(FOLD_BYTES - FIRST_BYTES):
-            self.room = FOLD_BYTES
-            if self.meter.kept <= FOLD_BYTES:
+        if self._room < FOLD_BYTES and self._reserve(FOLD_BYTES):
+            self._room = FOLD_BYTES
+            if self._meter.kept <= FOLD_BYTES:
                 return
-        data = self.meter.take()
+        data = self._meter.take()
         self._taken += sum(map(len, data))
         counter = self._relay.counter
-        if self.room < FOLD_BYTES or self._is_lost or counter is None:
+        if self._room < FOLD_BYTES or self._is_lost or counter is None:
             self._is_lost = True
         elif counter.fold(self._number, self._dialect.name, data):
             self._has_folded = True
@@ -192,9 +213,9 @@ class Metering:
         `has_answer`: any of it arrived; `ended_well`: all of it did."""
         if self._cutter is not None:
             self._cutter.flush()
-            if self._cutter.block:
-                self.meter.feed(self._cutter.block)
-        meter = self.meter
+            self.read_unfinished(self._cutter.block)
+        self.read_events()
+        meter = self._meter
         usage, model = meter.usage(), meter.model
         needs_output = has_answer and not meter.is_reported
         needs_input = usage.input_source is not _REPORTED

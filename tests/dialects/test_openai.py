@@ -81,6 +81,7 @@ def test_the_quick_way_sees_what_the_exact_way_sees() -> None:
         chunk({}, "stop"),
         chunk({"content": "x"}, error={"message": "m"}),
         b'event: error\ndata: {"error":{}}\n\n',
+        b'data: {"choices":[],"usage":{}}\n\n',
     ]
     for _ in range(2000):
         quick, exact = ChoicesWatch(), ChoicesWatch()
@@ -88,11 +89,8 @@ def test_the_quick_way_sees_what_the_exact_way_sees() -> None:
             events = [dice.choice(usual if dice.random() < 0.9 else odd) for _ in range(dice.randint(1, 6))]
             block = b"".join(events)
             assert quick.feed(block) == exact.feed_slowly(block)
-            assert (quick.is_complete, quick.is_terminal, quick.has_error) == (
-                exact.is_complete,
-                exact.is_terminal,
-                exact.has_error,
-            )
+            for fact in ("is_complete", "is_terminal", "has_error", "has_report"):
+                assert getattr(quick, fact) == getattr(exact, fact)
             assert quick.events == exact.events
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 
 import pytest
 
 from proxy.catalog.prices import Prices
+from proxy.dialects import DIALECTS
 from proxy.dialects.factors import estimate, estimate_events
 from proxy.outcome import Kind, Receipt, Source, Usage
 from proxy.relay import metering
 from proxy.relay.connect import ConnectFailed
 from proxy.relay.metering import FIRST_BYTES, FOLD_BYTES
 from proxy.relay.options import ByteLimits
+from proxy.wire.sse import EventFraming
 from tests.relay import stage as s
 from tests.relay.stage import FakeCounter, FoundTokens, Stage
 
@@ -297,6 +300,18 @@ def test_a_fault_in_a_meter_costs_neither_receipt_nor_connection(monkeypatch: py
         assert not client.is_gone
 
 
+def test_an_unfinished_event_hides_no_report_before_it() -> None:
+    """In Gemini's array all elements that wait are read as one text."""
+    elements = b'[{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":3},"modelVersion":"g1"}\n,{"cand'
+    with Stage(counter=FakeCounter()) as stage:
+        meter = metering.Metering(stage.relay, 1, DIALECTS["gemini"], b"")
+        meter.decode(b"gzip", EventFraming.JSON_ARRAY)
+        meter.feed(gzip.compress(elements))
+        told: list[Usage] = []
+        meter.finish(True, False, lambda usage, model: told.append(usage))
+        assert [(usage.input, usage.output) for usage in told] == [(9, 3)]
+
+
 # -- folded -----------------------------------------------------------------------------------------------------------
 
 
@@ -306,9 +321,9 @@ def test_a_long_stream_is_folded_in_pieces_of_64_kib() -> None:
         count = 3 * FOLD_BYTES // len(BIG)
         stream(stage, *[BIG] * count)
         stage.upstream().resets()
-        assert [FOLD_BYTES < len(folded) <= FOLD_BYTES + len(BIG) for folded in counter.folded] == [True, True]
+        assert [FOLD_BYTES < len(folded) <= FOLD_BYTES + 2 * FIRST_BYTES for folded in counter.folded] == [True, True]
         (told,) = counter.told
-        assert len(told.data) < FOLD_BYTES
+        assert len(told.data) < FOLD_BYTES + FIRST_BYTES
         assert b"".join(counter.folded) + told.data == BIG * count
         told.done(FoundTokens(500, 5))
         assert used(stage.receipt())[2:4] == (500, "counted")
@@ -317,7 +332,7 @@ def test_a_long_stream_is_folded_in_pieces_of_64_kib() -> None:
 def test_a_long_stream_that_is_reported_is_not_counted() -> None:
     counter = FakeCounter()
     with Stage(counter=counter) as stage:
-        stream(stage, *[BIG] * (FOLD_BYTES // len(BIG) + 2), s.FINISH, REPORT)
+        stream(stage, *[BIG] * ((FOLD_BYTES + 2 * FIRST_BYTES) // len(BIG)), s.FINISH, REPORT)
         stage.upstream().says(s.chunk(s.DONE) + s.LAST)
         assert used(stage.receipt()) == (11, "reported", 7, "reported", True)
         assert (len(counter.folded), counter.forgotten, counter.told) == (1, [1], [])
@@ -395,12 +410,12 @@ def test_a_photo_in_a_long_request_is_not_taken_for_text() -> None:
 
 def test_all_that_is_kept_is_bounded() -> None:
     """With room for two beginnings and one whole stream, the second long stream is not kept, and estimated."""
-    room = 2 * (FIRST_BYTES + len(s.STREAM_BODY)) + FOLD_BYTES - FIRST_BYTES
+    room = 2 * (FIRST_BYTES + len(s.STREAM_BODY)) + FOLD_BYTES
     counter = FakeCounter()
     with Stage(counter=counter, limits=ByteLimits(kept=room)) as stage:
         events = [BIG] * (2 * FIRST_BYTES // len(BIG))
         stream(stage, *events)
-        assert stage.relay.kept == len(s.STREAM_BODY) + FOLD_BYTES
+        assert stage.relay.kept == len(s.STREAM_BODY) + FIRST_BYTES + FOLD_BYTES
         stream(stage, *events)
         assert stage.relay.kept == room
         for upstream in stage.upstreams:
@@ -481,6 +496,14 @@ def test_the_report_is_hidden_in_whatever_form_it_comes(events: bytes, ending: b
         upstream.says_each(s.chunk(s.text() + s.FINISH + events) + s.LAST, size)
         assert b"".join(chunks(client.heard())) == s.text() + s.FINISH + ending
         assert stage.receipt().complete
+
+
+def test_a_report_before_the_finish_is_hidden_too() -> None:
+    with Stage(providers=asking()) as stage:
+        client = stream(stage, s.text(), REPORT, s.text(b"more"), s.FINISH)
+        stage.upstream().says(s.chunk(s.DONE) + s.LAST)
+        assert b"".join(chunks(client.heard())) == s.text() + s.text(b"more") + s.FINISH + s.DONE
+        assert used(stage.receipt()) == (11, "reported", 7, "reported", True)
 
 
 @pytest.mark.parametrize("behind", [b"", s.text(b"x" * 70_000)])

@@ -12,9 +12,8 @@ from proxy.relay.upstream import JOIN_BYTES
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
 
-# Per streamed read. DESIGN 4 wants 6; the seventh is the parser's own step from `feed` to the chunks, the eighth the
-# meter's look for a report, which costs 0.33 us.
-FRAMES = 8
+# Per streamed read. DESIGN 4 wants 6; the seventh is the parser's own step from `feed` to the chunks.
+FRAMES = 7
 
 
 def frames_of(upstream: Peer, data: bytes) -> list[str]:
