@@ -2,6 +2,8 @@
 
   keys        KeyRing: a presented key -> its name, by digest; who carries a key in a request, and taking it out
   admission   Admission: head -> Grant or Failure in one step; the guard against web pages; streams per key
+  rules       what may pass, as people write it: `rpm=60 20usd/month` -> Rules
+  limits      Limiter: rates (GCRA), budgets, exchanges at once; all of a request's in one step -> Hold or Refusal
   router      route: method and path -> Route; plan: Route and Call -> Target (provider, path to send, model to write)
 
 May not live here: sockets, clocks, files, reading bodies (dialects do), which providers exist (catalog).
