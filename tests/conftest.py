@@ -7,6 +7,7 @@ logger "asyncio"; whatever stands there after a test fails that test. A test tha
 clears the list. Tests that want leaked tasks to fail as well run their coroutine with tests.fakes.loops.run.
 A test that takes too long is ended by pytest-timeout, whose exception uvloop swallows: such a loop is stopped instead.
 What no signal can end (the interpreter's lock held in C) the faulthandler setting in pyproject.toml ends, with all.
+Hypothesis draws the same examples each time, and is as slow as the machine is: the first text takes it 1.4 s.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from typing import Any
 import pytest
 import pytest_timeout  # type: ignore[import-untyped]
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from tests import recordings
+
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 _LOOP_ERRORS = pytest.StashKey[list[str]]()
 _LAST_CALL = 5.0  # seconds that a stopped loop has to close before it is stopped again
