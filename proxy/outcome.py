@@ -104,6 +104,10 @@ class Kind(Enum):
     NOT_FOUND = "not_found"
     UNROUTED = "unrouted"
     TOO_MANY = "too_many_requests"
+    BUDGET = "budget_exhausted"
+    EXCEEDS_LIMIT = "exceeds_limit"  # it needs more than a limit ever gives
+    UNPRICED = "unpriced_model"
+    MODEL_FORBIDDEN = "model_forbidden"
     # Somebody was too slow: side and phase say who and where.
     TIMEOUT = "timeout"
     # The client went away, or does not read.
@@ -140,11 +144,11 @@ def status_of(failure: Failure) -> int:
     499 is never sent: it stands in receipts for a client that left (nginx uses the same number).
     """
     match failure.kind:
-        case Kind.BAD_REQUEST | Kind.UNREADABLE_BODY:
+        case Kind.BAD_REQUEST | Kind.UNREADABLE_BODY | Kind.EXCEEDS_LIMIT:
             return 400
         case Kind.UNAUTHORIZED:
             return 401
-        case Kind.FORBIDDEN:
+        case Kind.FORBIDDEN | Kind.UNPRICED | Kind.MODEL_FORBIDDEN:
             return 403
         case Kind.NOT_FOUND | Kind.UNROUTED:
             return 404
@@ -156,7 +160,7 @@ def status_of(failure: Failure) -> int:
             return 414
         case Kind.EXPECTATION_FAILED:
             return 417
-        case Kind.TOO_MANY:
+        case Kind.TOO_MANY | Kind.BUDGET:
             return 429
         case Kind.HEAD_TOO_LARGE:
             return 431

@@ -107,6 +107,21 @@ class Prices:
             hour -= max(0, min(hour, part.cache_write))
         return _rounded(total, 0)
 
+    def most(self, provider: str, host: str, model: str, read: int, said: int, at: float) -> int | None:
+        """The most that so many tokens of input and output could cost, in microdollars, whatever of them is cached or
+        reasoning. None: a price is not known. Searches are not in it."""
+        price = self.find(provider, host, model, at)
+        if price is None:
+            return None
+        total = 0
+        for rates in (price.rates, *(beyond for over, beyond in price.steps if read > over)):
+            if (read and rates.input is None) or (said and rates.output is None):
+                return None
+            dearest = max(each or 0 for each in (rates.input, rates.cached, rates.cache_write, rates.cache_write_1h))
+            spoken = max(rates.output or 0, rates.reasoning or 0)
+            total = max(total, (rates.request or 0) + read * dearest + said * spoken)
+        return -(-total // _NANODOLLARS)
+
     def rows(self) -> Iterator[tuple[Price, int, Rates]]:
         """All there is, for people to read: each price with its rates, and again with those that hold for requests with
         more input tokens than the number. By table, provider and pattern, the newest first."""

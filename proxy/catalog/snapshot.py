@@ -55,6 +55,13 @@ class Provider:
         return has_key or any(name in KEY_FIELDS for name, _ in self.headers)
 
 
+class Reserves(NamedTuple):
+    """Tokens that a request reserves of a limit or a budget where nothing else bounds them."""
+
+    input: int = 200_000  # the context window of most models
+    output: int = 32_000  # more than answers have that nobody caps
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that is configured at one moment."""
@@ -63,6 +70,7 @@ class Snapshot:
     default: Provider | None = None
     owners: tuple[tuple[str, str], ...] = ()  # (prefix of a model name, provider name), longest first
     prices: Prices | None = None
+    reserves: Reserves = field(default_factory=Reserves)
     _owner_by_prefix: dict[str, str] = field(init=False, repr=False, compare=False)
     _prefix_lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
 

@@ -1,5 +1,6 @@
 """What do the bytes mean? Body formats: what a call asks for, how its streamed answer proceeds, how failures look.
 
+  bounds      what makes a request cost more than its bytes show
   call        Call, UnreadableBody; the protocols Dialect, Watch and Meter that relay works with
   body        the top level of a JSON object with exact spans; splices
   watch       what the watches of all dialects share

@@ -23,7 +23,7 @@ from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
 from proxy.dialects.usage import as_model, chat, embeddings, timings
 from proxy.dialects.watch import EventWatch, is_filled, parse
-from proxy.outcome import Failure, Usage
+from proxy.outcome import Failure, Kind, Usage
 from proxy.wire.sse import EventFraming, split_events
 
 _QUOTE = 0x22
@@ -296,9 +296,12 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 def error_object(failure: Failure, status: int) -> dict[str, object]:
     """The value of `error` in OpenAI's bodies and events."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    if failure.kind is Kind.BUDGET:
+        kind = "insufficient_quota"  # as OpenAI calls it; agents look for that
     return {
         "message": sentence(failure),
-        "type": _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+        "type": kind,
         "param": None,
         "code": failure.kind.value,
     }

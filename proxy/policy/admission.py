@@ -1,7 +1,8 @@
 """May this request come in?
 
-Lives here: one synchronous step from a head to a `Grant` or a `Failure`; the guard against web pages; streams per key.
-May not live here: where the request goes (router), reading a body, a clock.
+Lives here: one synchronous step from a head to a `Grant` or a `Failure`; the guard against web pages; streams per key;
+what a key may ask for (`permitted`).
+May not live here: where the request goes (router), reading a body, a clock, how much may pass (limits).
 How it works: guard first (it needs no secret), then the key. Refusals tell a client what to do and never what exists.
 The guard is on where no keys are: an open loopback port is open to every page in every browser on the machine
 (DESIGN 8). A page cannot hide its Origin or Sec-Fetch-Site, and one that rebinds its own name to 127.0.0.1 is given
@@ -12,11 +13,14 @@ Doubted: `Sec-Fetch-Site: same-site` is refused too: a page on another port of l
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
-from proxy.policy.keys import KEY_CARRIERS, AuthMode, KeyRing, fingerprint, presented_values, strip_key
+from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, KeyRing, fingerprint, presented_values, strip_key
+from proxy.policy.limits import FOREVER, Chain, Limiter
+from proxy.policy.router import Target
 from proxy.wire.head import Field, RequestHead
 
 
@@ -26,6 +30,12 @@ class Grant(NamedTuple):
     key: str | None  # the key's name; in passthrough mode the credential's fingerprint; None without either
     carried: list[Field]  # in passthrough mode the client's own credential fields, to be sent on; else empty
     passthrough: bool = False  # True: send `carried` and never a credential of ours, even where `carried` is empty
+    door: Door | None = None  # the key itself, and until when it is valid; None without keys
+
+    @property
+    def until(self) -> int:
+        """Nanoseconds since the epoch; from then on it is worth nothing."""
+        return FOREVER if self.door is None else self.door.until
 
 
 def _refusal(kind: Kind, detail: str) -> Failure:
@@ -38,26 +48,46 @@ _WRONG_KEY = _refusal(Kind.UNAUTHORIZED, f"the key is not valid here: use one gi
 _TWO_KEYS = _refusal(Kind.UNAUTHORIZED, f"the request carries several different keys: send exactly one, and {_HOW}")
 
 
+_NO_MODEL = _refusal(
+    Kind.MODEL_FORBIDDEN, "this key may not be used for this model: ask for one that it was given out for"
+)
+_NO_RAW = _refusal(
+    Kind.FORBIDDEN,
+    "this key may not be used for this path, since what it costs cannot be known here: use a path for chat, responses, "
+    "messages, completions or embeddings",
+)
+
+
 class Admission:
     """Decides on heads. One for each worker; nothing here waits."""
 
-    __slots__ = ("_ring", "_browser_guard", "_hosts", "_streams_per_key", "_streams")
+    __slots__ = ("browser_guard", "limiter", "ring", "_hosts", "_streams_per_key", "_streams")
 
-    def __init__(self, ring: KeyRing, *, browser_guard: bool, hosts: frozenset[str], streams_per_key: int) -> None:
-        """`hosts`: further names this proxy is called by, lower case, without port. `streams_per_key`: 0 = no limit."""
-        self._ring = ring
-        self._browser_guard = browser_guard
+    def __init__(
+        self, ring: KeyRing, limiter: Limiter, *, browser_guard: bool, hosts: frozenset[str], streams_per_key: int
+    ) -> None:
+        """`browser_guard`: keep web pages out; where no key does. `hosts`: further names this proxy is called
+        by, lower case, without port. `streams_per_key`: 0 = no limit."""
+        self.ring = ring
+        self.limiter = limiter
+        self.browser_guard = browser_guard
         self._hosts = hosts
         self._streams_per_key = streams_per_key
         self._streams: dict[str | None, int] = {}
 
-    def admit(self, head: RequestHead) -> Grant | Failure:
-        """A grant, or why not (401, 403)."""
-        if self._browser_guard:
+    @property
+    def version(self) -> int:
+        """Changes whenever a grant or a chain that was given before may not hold any more."""
+        return self.ring.version + self.limiter.version
+
+    def admit(self, head: RequestHead, now: int, uid: int | None = None) -> Grant | Failure:
+        """A grant, or why not (401, 403). `now`: nanoseconds since the epoch; `uid`: of the other end of a Unix socket,
+        where the system tells."""
+        mode = self.ring.mode
+        if self.browser_guard:
             reason = is_browser_page(head, self._hosts)
             if reason is not None:
                 return _refusal(Kind.FORBIDDEN, reason)
-        mode = self._ring.mode
         if mode is AuthMode.OFF:
             return Grant(None, [])
         values = presented_values(head)
@@ -65,10 +95,38 @@ class Admission:
             return _TWO_KEYS
         if mode is AuthMode.PASSTHROUGH:
             return _passed_through(head, values)
-        if not values:
-            return _NO_KEY
-        key = self._ring.find(values[0])
-        return _WRONG_KEY if key is None else Grant(key.name, [])
+        door = self.ring.find(values[0]) if values else self.ring.find_user(uid)
+        if door is not None and now < door.until:
+            return Grant(door.key.name, [], False, door)
+        return _WRONG_KEY if values else _NO_KEY
+
+    def chain(self, grant: Grant, model: str | None, provider: str) -> Chain | None:
+        """The limits that a request falls under; None: there are none. In passthrough mode those of keys do not hold:
+        anybody could invent another one."""
+        group = None if grant.door is None else grant.door.key.group
+        found = self.limiter.chain(None if grant.passthrough else grant.key, group, model, provider)
+        return found if found.rates or found.budgets or found.slots else None
+
+    def permitted(self, grant: Grant, method: str, is_read: bool, model: str | None, target: Target) -> Failure | None:
+        """Why the grant's key may not ask for this (403), or None. `is_read`: its body, so that model and costs are
+        known; `model`: as the client wrote it."""
+        if grant.door is None:
+            return None
+        key = grant.door.key
+        if key.providers is not None and target.provider.name not in key.providers:
+            return _NO_MODEL
+        if is_read:
+            names = [name for name in (model, target.model) if name is not None]
+            if key.models is not None and not any(_fits(each, name) for each in key.models for name in names):
+                return _NO_MODEL
+            return None
+        if method in ("GET", "HEAD"):  # nothing is generated there
+            return None
+        is_raw = key.raw
+        if is_raw is None:
+            chain = self.chain(grant, None, target.provider.name)
+            is_raw = key.models is None and not (chain is not None and chain.counts_tokens)
+        return None if is_raw else _NO_RAW
 
     def take_stream(self, grant: Grant) -> Failure | None:
         """Count one more streamed answer of the grant's key, or say why not (429). Without keys all share one count."""
@@ -89,6 +147,11 @@ class Admission:
         else:
             # Removed, not zeroed: in passthrough mode anybody can invent fingerprints, and they must not add up.
             self._streams.pop(grant.key, None)
+
+
+@lru_cache(maxsize=10_000)
+def _fits(pattern: str, name: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) is not None
 
 
 def _passed_through(head: RequestHead, values: list[bytes]) -> Grant:

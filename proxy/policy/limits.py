@@ -128,6 +128,7 @@ class Chain(NamedTuple):
     budgets: tuple[_Budget, ...] = ()
     slots: tuple[_Slots, ...] = ()
     counts_tokens: bool = False  # anything but requests and exchanges at once matters
+    has_dollars: bool = False
     has_hard_dollars: bool = False
 
 
@@ -184,9 +185,10 @@ class Hold:
 class Limiter:
     """All scopes with their rules. One for each worker."""
 
-    __slots__ = ("_chains", "_rules", "_slots", "_store", "_window_end")
+    __slots__ = ("version", "_chains", "_rules", "_slots", "_store", "_window_end")
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
+        self.version = 0  # changes whenever a chain that was given before does not hold any more
         self._store = store
         self._window_end = window_end
         self._rules: dict[str, Rules] = {}
@@ -199,6 +201,7 @@ class Limiter:
             self._rules.pop(scope, None)
         else:
             self._rules[scope] = rules
+        self.version += 1
         self._chains.clear()
 
     def rules(self, scope: str) -> Rules:
@@ -237,8 +240,9 @@ class Limiter:
                 held.most = rules.concurrent
                 slots.append(held)
         counts = bool(budgets) or any(rate.unit != REQUESTS for rate in rates)
-        has_dollars = any(budget.unit == MICROS and budget.rule.is_hard for budget in budgets)
-        return Chain(key, tuple(rates), tuple(budgets), tuple(slots), counts, has_dollars)
+        dollars = [budget for budget in budgets if budget.unit == MICROS]
+        is_hard = any(budget.rule.is_hard for budget in dollars)
+        return Chain(key, tuple(rates), tuple(budgets), tuple(slots), counts, bool(dollars), is_hard)
 
     def take(self, chain: Chain, demand: Demand, now: int) -> Hold | Refusal:
         """Take what `demand` says from every limit of `chain`, or nothing of any. `now`: nanoseconds since the epoch.

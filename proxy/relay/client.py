@@ -46,6 +46,7 @@ class ClientConnection(asyncio.Protocol):
         "parser",
         "passage",
         "transport",
+        "uid",
         "_advancing",
         "_closes_when_idle",
         "_fd",
@@ -62,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self.parser = RequestParser(relay.options.head)
         self.transport: asyncio.Transport
         self.address = ""
+        self.uid: int | None = None  # of the process at the other end of a Unix socket
         self._fd = -1
         self._state = _OPEN
         self._closes_when_idle = False
@@ -89,7 +91,10 @@ class ClientConnection(asyncio.Protocol):
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, relay.options.bytes.buffer)
         name = self.transport.get_extra_info("peername")
-        self.address = name[0] if isinstance(name, tuple) else unix_peer(sock)
+        if isinstance(name, tuple):
+            self.address = name[0]
+        else:
+            self.address, self.uid = unix_peer(sock)
         relay.clients.add(self)
         relay.deadlines.add(self)
         self.began = relay.clock()

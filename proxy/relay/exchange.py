@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, Usage, milliseconds, status_of
+from proxy.policy.demand import NOTHING, used_of
+from proxy.policy.limits import Hold
 from proxy.policy.router import PLAIN, dialect_of
+from proxy.policy.rules import Costs
 from proxy.relay import phases
 from proxy.relay.absent import AbsentClient
 from proxy.relay.answer import Answer, provider_request_id, timing_lines
@@ -24,6 +27,7 @@ from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
 from proxy.relay.metering import Metering, charge
 from proxy.relay.request import Passage, pass_in
+from proxy.relay.taking import Refused, take
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import RequestHead, ResponseHead
@@ -46,8 +50,8 @@ _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
 class Exchange:
     __slots__ = (
         "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "number", "phase",
-        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_left", "_metering", "_passage",
-        "_relay",
+        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_hold", "_left", "_metering",
+        "_passage", "_relay",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -67,6 +71,7 @@ class Exchange:
         self._relay = relay
         self._passage: Passage | None = None
         self._has_stream = False
+        self._hold: Hold | None = None  # what it has taken of its limits
         self._hides_usage = False  # the stream was asked to report usage, by us and not by the client
         self._left: tuple[Failure, int, int] | None = None  # the client has, behind this status and so many bytes
         self._metering: Metering | None = None
@@ -85,10 +90,12 @@ class Exchange:
         self.phase = _ADMIT
         client = self.client
         assert not isinstance(client, AbsentClient)
-        passage = client.passage
-        if passage is None or not client.parser.is_familiar or not passage.is_valid(relay.admission, relay.snapshot):
+        passage, now = client.passage, relay.wall()
+        relay.look_for_changes()
+        is_known = passage is not None and client.parser.is_familiar
+        if passage is None or not is_known or not passage.is_valid(relay.admission, relay.snapshot, now):
             client.passage = None
-            passage = client.passage = self._pass_in(head)
+            passage = client.passage = self._pass_in(head, now, client.uid)
             if passage is None:
                 return
         self._passage = passage
@@ -108,11 +115,11 @@ class Exchange:
         elif not client.parser.is_complete:
             self.enter(_BODY, self._relay.seconds.body)
 
-    def _pass_in(self, head: RequestHead) -> Passage | None:
+    def _pass_in(self, head: RequestHead, now: int, uid: int | None) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
         self.dialect = dialect_of(head.path)
         self.receipt.method, self.receipt.path = head.method.decode("ascii"), head.path.decode("ascii")
-        grant = self._relay.admission.admit(head)
+        grant = self._relay.admission.admit(head, now, uid)
         if isinstance(grant, Failure):
             self.fail(grant)
             return None
@@ -177,6 +184,11 @@ class Exchange:
         if isinstance(target, Failure):
             return self.fail(target)
         call = self.call
+        if passage.chain is not None:
+            taken = take(relay, passage, target, call, self.body)
+            if isinstance(taken, Refused):
+                return self.fail(*taken)
+            self._hold = taken
         if call is not None and call.stream:
             refused = relay.admission.take_stream(passage.grant)
             if refused is not None:
@@ -253,18 +265,8 @@ class Exchange:
             return False
         closes = not (request.keep_alive and self.has_body and self.client.can_go_on)
         lines = timing_lines(receipt) if relay.options.shows_timing else b""
-        answer = Answer(
-            self.client,
-            request,
-            head,
-            self.call,
-            self.dialect,
-            relay.options.bytes,
-            closes,
-            self._metering,
-            self._hides_usage,
-            lines,
-        )
+        limits, metering, hides = relay.options.bytes, self._metering, self._hides_usage
+        answer = Answer(self.client, request, head, self.call, self.dialect, limits, closes, metering, hides, lines)
         self.answer = answer
         receipt.status = head.status
         receipt.detail = answer.remark
@@ -321,8 +323,9 @@ class Exchange:
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
-    def fail(self, failure: Failure) -> None:
-        """End it, whatever the phase: with an answer if none has begun, else by breaking it off."""
+    def fail(self, failure: Failure, lines: bytes = b"") -> None:
+        """End it, whatever the phase: with an answer if none has begun, which gets these fields, else by breaking it
+        off."""
         if self.phase is _DONE:
             return
         answer = self.answer
@@ -333,7 +336,7 @@ class Exchange:
             self._finish(failure)
             self.client.exchange_cut(hard=self.head is not None and self.head.version == b"1.0")
             return
-        keeps = self._answer_failure(failure, status)
+        keeps = self._answer_failure(failure, status, lines)
         self._finish(failure)
         self.client.exchange_ended(keeps)
 
@@ -370,7 +373,7 @@ class Exchange:
         relay, attempt, client = self._relay, self._attempt, self.client
         if attempt is None or not attempt.sent_at or self.call is None or self._passage is None or self._left:
             return False
-        policy = relay.disconnect_of(self._passage.grant.key)
+        policy = relay.disconnect_of(self._passage.grant)
         if not policy.drains:
             return False
         client.exchange = None
@@ -386,11 +389,11 @@ class Exchange:
         self.enter_at(self.phase, self.limit, self.since)
         return True
 
-    def _answer_failure(self, failure: Failure, status: int) -> bool:
+    def _answer_failure(self, failure: Failure, status: int, lines: bytes) -> bool:
         """Write an error answer. True if the connection may carry another request."""
         head, client = self.head, self.client
         keeps = head is not None and head.keep_alive and client.can_go_on
-        answer, size = error_answer(head, self.dialect, failure, status, self.id, keeps)
+        answer, size = error_answer(head, self.dialect, failure, status, self.id, keeps, lines)
         self.receipt.status = status
         self.receipt.bytes_out = size
         client.write(answer)
@@ -420,6 +423,8 @@ class Exchange:
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
+        if self._hold is not None:
+            self._hold.release()
         receipt.total_ms = milliseconds(relay.clock() - self.began)
         has_ended_well = failure is None
         if answer is not None:
@@ -433,14 +438,16 @@ class Exchange:
             receipt.note(failure)
         metering = self._metering
         if metering is None:
-            relay.record(receipt)
+            # Not metered by our own wish: what was reserved stands, since nobody will know better.
+            is_known = relay.options.meters or answer is None or answer.status >= 300
+            self._record(NOTHING if is_known else None)
             return
         try:
             metering.finish(answer is not None, has_ended_well, self._charge)
         except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
             self._report(error)
             metering.release()
-            relay.record(receipt)
+            self._record(None)
 
     def _begin_metering(self) -> None:
         """A provider has got the whole request, and may want money for it."""
@@ -458,7 +465,13 @@ class Exchange:
             charge(receipt, usage, passage.snapshot)
         except Exception as error:  # as in `_finish`
             self._report(error)
-        self._relay.record(receipt)
+        self._record(None if self._hold is None else used_of(self._hold, usage, receipt.cost_micros))
+
+    def _record(self, used: Costs | None) -> None:
+        """The very last: give back what was reserved and not used, hand over the receipt. None: it stands."""
+        if self._hold is not None:
+            self._hold.settle(used)
+        self._relay.record(self.receipt)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -18,13 +18,14 @@ def reset_on_close(sock: socket.socket | None) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def unix_peer(sock: socket.socket | None) -> str:
-    """The other end of a Unix socket: `unix`, and its user and process where the system tells them (Linux)."""
+def unix_peer(sock: socket.socket | None) -> tuple[str, int | None]:
+    """The other end of a Unix socket: `unix`, with its user and process where the system tells them (Linux), and the
+    user's id."""
     option = getattr(socket, "SO_PEERCRED", None)
     if sock is None or option is None or sock.family != socket.AF_UNIX:
-        return "unix"
-    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
-    return f"unix:uid={uid},pid={pid}"
+        return "unix", None
+    pid, uid, _ = struct.unpack("iIi", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("iIi")))
+    return f"unix:uid={uid},pid={pid}", uid
 
 
 def queued_in_kernel(fd: int) -> int:

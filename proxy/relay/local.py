@@ -14,10 +14,16 @@ from proxy.wire.head import RequestHead
 
 
 def error_answer(
-    head: RequestHead | None, dialect: Dialect, failure: Failure, status: int, exchange_id: str, keeps: bool
+    head: RequestHead | None,
+    dialect: Dialect,
+    failure: Failure,
+    status: int,
+    exchange_id: str,
+    keeps: bool,
+    lines: bytes = b"",
 ) -> tuple[bytes, int]:
     """A whole error answer in the asked dialect, and the size of its body. `x-llm-proxy-error` tells it from one that a
-    provider gave; `keeps`: the connection may carry another request."""
+    provider gave; `keeps`: the connection may carry another request; `lines`: further fields."""
     body = dialect.error_body(failure, status, exchange_id)
     parts = [
         encode.status_line(status),
@@ -32,8 +38,9 @@ def error_answer(
         parts.append(b"www-authenticate: Bearer\r\n")
     elif status == 405 and head is not None:
         parts.append(b"allow: %b\r\n" % allow(head.path))
-    elif status in (429, 503):
+    elif status in (429, 503) and not lines:
         parts.append(b"retry-after: 1\r\n")
+    parts.append(lines)
     parts.append(_connection(head, keeps))
     if head is not None and head.method == b"HEAD":
         return b"".join(parts), 0

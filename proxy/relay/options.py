@@ -7,10 +7,9 @@ May not live here: reading the environment, names of variables.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
-from typing import NamedTuple
 
 from proxy.outcome import Limit
+from proxy.policy.keys import CANCEL, Disconnect
 from proxy.wire.head import HeadLimits
 
 KIB = 1024
@@ -71,17 +70,6 @@ class UpstreamTls:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-
-
-class Disconnect(NamedTuple):
-    """What becomes of a provider's answer when its client leaves: it is cancelled, or read on for so many seconds, so
-    that the true usage is known."""
-
-    drains: bool = False
-    seconds: float = inf
-
-
-CANCEL = Disconnect()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable
 
 from proxy.catalog.snapshot import Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
-from proxy.policy.admission import Admission
+from proxy.policy.admission import Admission, Grant
+from proxy.policy.keys import CANCEL, Disconnect
 from proxy.relay.absent import AbsentClient
 from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
 from proxy.relay.deadlines import Deadlines
 from proxy.relay.hangup import HangupWatch
 from proxy.relay.metering import TextCounter
-from proxy.relay.options import CANCEL, Disconnect, RelayOptions
+from proxy.relay.options import RelayOptions
 from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
@@ -31,6 +32,10 @@ from proxy.relay.tasks import Tasks
 
 Sink = Callable[[Receipt], None]
 COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
+
+
+def _no_changes() -> None:
+    """Keys are as they were at start."""
 
 
 class Relay:
@@ -45,6 +50,7 @@ class Relay:
         "hangups",
         "is_draining",
         "kept",
+        "look_for_changes",
         "loop",
         "name",
         "options",
@@ -52,6 +58,7 @@ class Relay:
         "seconds",
         "snapshot",
         "tasks",
+        "wall",
         "_count",
         "_emptied",
         "_sinks",
@@ -66,12 +73,17 @@ class Relay:
         sinks: Iterable[Sink] = (),
         connector: OpensLinks | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = time.time_ns,
         run: str = "",
     ) -> None:
-        """`run` names this process: it begins the id of every exchange."""
+        """`wall`: nanoseconds since the epoch, for what outlives this process; `run` names this process: it begins the
+        id of every exchange."""
         self.loop = loop
         # Seconds. Not the loop's own time: uvloop counts in whole milliseconds and only once per turn.
         self.clock = clock
+        self.wall = wall
+        # Called before each request: a key that was changed elsewhere holds for the next one (DESIGN 10).
+        self.look_for_changes: Callable[[], None] = _no_changes
         self.options = options
         self.admission = admission
         self.snapshot = snapshot
@@ -123,11 +135,12 @@ class Relay:
         """What an exchange is called everywhere: in order within one process, and unique among all."""
         return f"{self.name[10:].decode()}-{number:x}"
 
-    def disconnect_of(self, key: str | None) -> Disconnect:
-        """What becomes of an answer whose client, who came with `key`, leaves now."""
+    def disconnect_of(self, grant: Grant) -> Disconnect:
+        """What becomes of an answer whose client, who came with `grant`, leaves now."""
         if self.is_draining or len(self.drains) >= self.options.bytes.drains:
             return CANCEL
-        return self.options.disconnect_by_key.get(key or "", self.options.disconnect)
+        own = None if grant.door is None else grant.door.key.disconnect
+        return own or self.options.disconnect_by_key.get(grant.key or "", self.options.disconnect)
 
     def record(self, receipt: Receipt) -> None:
         for sink in self._sinks:

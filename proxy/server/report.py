@@ -14,9 +14,8 @@ from proxy.catalog.families import FAMILIES
 from proxy.catalog.snapshot import Provider
 from proxy.dialects.call import Call
 from proxy.outcome import Failure
-from proxy.policy.keys import AuthMode
+from proxy.policy.keys import AuthMode, Disconnect
 from proxy.policy.router import plan, route
-from proxy.relay.options import Disconnect
 from proxy.server.settings import Settings
 from proxy.server.table import NUMBERS, TIMEOUTS, size_text
 

@@ -19,22 +19,20 @@ from dataclasses import dataclass, replace
 from proxy.catalog import load
 from proxy.catalog.prices import Prices, PricesError
 from proxy.catalog.secret import Secret
-from proxy.catalog.snapshot import Snapshot
+from proxy.catalog.snapshot import Reserves, Snapshot
 from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit
-from proxy.policy.keys import AuthMode, KeyRing
-from proxy.relay.options import CANCEL, DEFAULT_SECONDS, ByteLimits, Disconnect, PoolOptions, RelayOptions, UpstreamTls
+from proxy.policy.keys import CANCEL, AuthMode, Disconnect, KeyRing
+from proxy.policy.rules import Rules
+from proxy.relay.options import DEFAULT_SECONDS, ByteLimits, PoolOptions, RelayOptions, UpstreamTls
 from proxy.server.addresses import Address, parse_addresses
+from proxy.server.calendar import Calendar
 from proxy.server.files import builtin_prices, read_text_file
-from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, PREFIX, SETTINGS, TIMEOUTS, Number, size_text
-from proxy.server.values import parse_disconnect, parse_env_file, parse_size
+from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, SETTINGS, TIMEOUTS, Number, nearest, size_text
+from proxy.server.values import MAKE_KEY, parse_disconnect, parse_env_file, parse_keys, parse_limits, parse_size
 from proxy.wire.head import HeadLimits
 
 LOGS = ("json", "text", "off")
-# 16 random letters and digits are 95 bits; what people invent is shorter.
-LEAST_KEY = 16
-_MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-
 ReadFile = Callable[[str], str]
 
 
@@ -64,6 +62,8 @@ class Settings:
     counts: bool  # text is counted by a tokenizer where no provider reported
     relay: RelayOptions
     snapshot: Snapshot
+    rules: dict[str, Rules]  # limits by scope: all, key ..., model ..., provider ...
+    calendar: Calendar  # of budgets
     warnings: tuple[str, ...] = ()
     env_file: str | None = None
 
@@ -114,7 +114,9 @@ class _Reading:
             ledger=self._ledger(),
             counts=self._is_on("LLM_PROXY_COUNT"),
             relay=self._relay(keys),
-            snapshot=replace(loaded.snapshot, prices=self._prices()),
+            snapshot=replace(loaded.snapshot, prices=self._prices(), reserves=self._reserves()),
+            rules=self._rules(keys, loaded.snapshot),
+            calendar=self._calendar(),
             env_file=self._env_file,
         )
         self._errors += _contradictions(settings)
@@ -192,7 +194,8 @@ class _Reading:
 
     def _auth(self) -> tuple[AuthMode, dict[str, Secret]]:
         text = self._environ.get("LLM_PROXY_KEYS", "")
-        keys = self._keys(text) if text else {}
+        keys, problems = parse_keys(text)
+        self._errors += [f"LLM_PROXY_KEYS: {problem}" for problem in problems]
         asked = self._environ.get("LLM_PROXY_AUTH")
         if asked is None:
             return (AuthMode.KEYS if text else AuthMode.OFF), keys
@@ -206,28 +209,6 @@ class _Reading:
         if mode is not AuthMode.KEYS and text:
             self._errors.append(f"LLM_PROXY_KEYS: would mean nothing with LLM_PROXY_AUTH={mode.value}; unset one")
         return mode, keys
-
-    def _keys(self, text: str) -> dict[str, Secret]:
-        keys: dict[str, Secret] = {}
-        owners: dict[Secret, str] = {}
-        for piece in re.split(r"[,\n]", text):
-            name, equals, value = (part.strip() for part in piece.partition("="))
-            if not piece.strip():
-                continue
-            if not equals or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name) is None:
-                # Without its "=", a piece may be the key itself: it is not repeated.
-                self._errors.append("LLM_PROXY_KEYS: write name=key, separated by commas")
-            elif name in keys:
-                self._errors.append(f"LLM_PROXY_KEYS: there are two keys called {name}")
-            elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
-                how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {_MAKE_KEY}"
-                self._errors.append(f"LLM_PROXY_KEYS: the key of {name} {how}")
-            elif Secret(value) in owners:
-                self._errors.append(f"LLM_PROXY_KEYS: {owners[Secret(value)]} and {name} have the same key")
-            else:
-                keys[name] = Secret(value)
-                owners[keys[name]] = name
-        return keys
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
@@ -263,6 +244,41 @@ class _Reading:
         unknown = sorted(set(found[1]) - set(keys))
         self._errors += [f"LLM_PROXY_DISCONNECT: LLM_PROXY_KEYS has no key called {name}" for name in unknown]
         return found
+
+    def _rules(self, keys: dict[str, Secret], snapshot: Snapshot) -> dict[str, Rules]:
+        rules, problems = parse_limits(self._environ.get("LLM_PROXY_LIMITS", ""))
+        for scope in rules:
+            kind, _, name = scope.partition(" ")
+            if kind == "key" and name not in keys:
+                problems.append(f"{scope}: LLM_PROXY_KEYS has no key of that name (others: `llm-proxy keys change`)")
+            elif kind == "provider" and name not in snapshot.providers:
+                problems.append(f"{scope}: there is no provider of that name")
+        self._errors += [f"LLM_PROXY_LIMITS: {problem}" for problem in problems]
+        return rules
+
+    def _calendar(self) -> Calendar:
+        try:
+            return Calendar(self._environ.get("LLM_PROXY_BUDGET_ZONE", "UTC"))
+        except ValueError as error:
+            self._errors.append(f"LLM_PROXY_BUDGET_ZONE: {error}")
+            return Calendar()
+
+    def _reserves(self) -> Reserves:
+        defaults = Reserves()
+        return Reserves(
+            self._count("LLM_PROXY_RESERVE_INPUT", defaults.input),
+            self._count("LLM_PROXY_RESERVE_OUTPUT", defaults.output),
+        )
+
+    def _count(self, variable: str, default: int) -> int:
+        text = self._environ.get(variable)
+        if text is None:
+            return default
+        value = parse_size(text, letters=False)
+        if value is None or not 1 <= value <= 10**8:
+            self._errors.append(f"{variable}: must be a whole number, 1 or more")
+            return default
+        return value
 
     def _is_on(self, variable: str, default: str = "on") -> bool:
         return self._one_of(variable, ("on", "off"), default) == "on"
@@ -322,6 +338,10 @@ class _Reading:
     def _warn(self, settings: Settings) -> None:
         if not settings.snapshot.providers and not self._errors:
             self._warnings.append("no provider is configured: set e.g. OPENAI_API_KEY, or LLM_PROXY_PROVIDER_<NAME>")
+        if not settings.relay.meters and any(rules.counts_tokens for rules in settings.rules.values()):
+            self._warnings.append(
+                "LLM_PROXY_METER: off, so that limits count what requests reserve, and not what they use"
+            )
         if not settings.relay.seconds[Limit.HEAD]:
             self._warnings.append("LLM_PROXY_TIMEOUT_HEAD: 0 lets a silent client hold a connection for ever")
         self._warnings += [
@@ -332,28 +352,11 @@ class _Reading:
         for name in sorted(set(self._environ) - known):
             if name.startswith(load.PREFIX):
                 continue  # load has judged it
-            nearest = _nearest(name, known)
-            if not (name.startswith(("LLM_PROXY", "LLMPROXY")) or nearest):
+            near = nearest(name, known)
+            if not (name.startswith(("LLM_PROXY", "LLMPROXY")) or near):
                 continue
-            hint = f"did you mean {nearest}?" if nearest else "`llm-proxy serve --help` lists the names"
+            hint = f"did you mean {near}?" if near else "`llm-proxy serve --help` lists the names"
             self._warnings.append(f"{name}: not a variable of this program; {hint}")
-
-
-def _nearest(name: str, known: set[str]) -> str | None:
-    """The known name that `name` may have been meant to be. Vendors' variables only where nearly every letter agrees:
-    an environment holds many variables that are nobody's typo."""
-    import difflib  # 10 ms, spent only where there is something to compare
-
-    if name.startswith(("LLM_PROXY", "LLMPROXY")):
-        # Without the prefix, which would make all of ours look alike.
-        ours = [other.removeprefix(PREFIX) for other in known if other.startswith(PREFIX)]
-        rest = re.sub("^LLM_?PROXY_?", "", name)
-        near = [PREFIX + other for other in difflib.get_close_matches(rest, ours, 1, 0.6)]
-    elif "API" in name or "URL" in name or "OLLAMA" in name:
-        near = difflib.get_close_matches(name, [other for other in known if not other.startswith(PREFIX)], 1, 0.93)
-    else:
-        return None
-    return near[0] if near else None
 
 
 def _contradictions(settings: Settings) -> list[str]:
@@ -362,7 +365,7 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.mode is not AuthMode.KEYS and not all(address.is_local for address in settings.listen):
         errors.append(
             "LLM_PROXY_LISTEN: other machines could use this proxy without a key: set LLM_PROXY_KEYS=name=key "
-            f"(make one with: {_MAKE_KEY}), or listen on 127.0.0.1"
+            f"(make one with: {MAKE_KEY}), or listen on 127.0.0.1"
         )
     if not all(address.is_local for address in settings.admin_listen):
         errors.append("LLM_PROXY_ADMIN_LISTEN: stays on this machine; probes from elsewhere: LLM_PROXY_HEALTH_LISTEN")

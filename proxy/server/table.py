@@ -7,6 +7,7 @@ How it works: rows of limits are made from the defaults that their rooms state, 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from proxy.outcome import Limit
@@ -133,6 +134,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LLM_PROXY_TLS_KEY", "", "file", "its private key (PEM)"),
     Setting("LLM_PROXY_AUTH", "keys, or off without LLM_PROXY_KEYS", "", "keys, passthrough or off"),
     Setting("LLM_PROXY_KEYS", "", "", "keys given to clients: name=key, comma-separated; 16 characters or more each"),
+    Setting(
+        "LLM_PROXY_LIMITS",
+        "",
+        "",
+        "limits and budgets: 'all: rpm=600; key ci: rpm=60 20usd/month; model m: ...; provider p: ...'",
+    ),
+    Setting("LLM_PROXY_BUDGET_ZONE", "UTC", "", "the time zone whose days, weeks and months budgets have"),
+    Setting(
+        "LLM_PROXY_RESERVE_INPUT", "200000", "", "tokens reserved for an input that refers to files, images or URLs"
+    ),
+    Setting("LLM_PROXY_RESERVE_OUTPUT", "32000", "", "tokens reserved for an answer that the client does not cap"),
     Setting("LLM_PROXY_HOSTS", "", "", "names clients may call this proxy by, beside localhost and addresses"),
     Setting("LLM_PROXY_DEFAULT_PROVIDER", "openai, or the only one", "", "where unknown model names and paths go"),
     Setting(
@@ -183,3 +195,20 @@ SETTINGS: tuple[Setting, ...] = (
     *(Setting(name, f"{DEFAULT_SECONDS[limit]:g}", "seconds", _LIMITS[limit]) for name, limit in TIMEOUTS.items()),
     *(_number_row(name, number) for name, number in NUMBERS.items()),
 )
+
+
+def nearest(name: str, known: set[str]) -> str | None:
+    """The known name that `name` may have been meant to be. Vendors' variables only where nearly every letter agrees:
+    an environment holds many variables that are nobody's typo."""
+    import difflib  # 10 ms, spent only where there is something to compare
+
+    if name.startswith(("LLM_PROXY", "LLMPROXY")):
+        # Without the prefix, which would make all of ours look alike.
+        ours = [other.removeprefix(PREFIX) for other in known if other.startswith(PREFIX)]
+        rest = re.sub("^LLM_?PROXY_?", "", name)
+        near = [PREFIX + other for other in difflib.get_close_matches(rest, ours, 1, 0.6)]
+    elif "API" in name or "URL" in name or "OLLAMA" in name:
+        near = difflib.get_close_matches(name, [other for other in known if not other.startswith(PREFIX)], 1, 0.93)
+    else:
+        return None
+    return near[0] if near else None

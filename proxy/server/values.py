@@ -1,16 +1,23 @@
 """What people write into variables -> values.
 
-Lives here: sizes, lines of variables, what becomes of answers whose clients leave. May not live here: which variable
-holds what (settings), files.
-How it works: everything returns None, or one sentence, where the text is something else; nothing repeats the text,
-which may be a secret that stands in the wrong place.
+Lives here: sizes, lines of variables, keys, limits by scope, what becomes of answers whose clients leave. May not live
+here: which variable holds what (settings), files.
+How it works: everything returns None, or sentences, where the text is something else; nothing repeats the text, which
+may be a secret that stands in the wrong place, but the words of limits, which are short.
 """
 
 from __future__ import annotations
 
 import re
 
-from proxy.relay.options import CANCEL, Disconnect
+from proxy.catalog.secret import Secret
+from proxy.policy.keys import CANCEL, Disconnect
+from proxy.policy.rules import Rules, RulesError, parse_rules
+
+# 16 random letters and digits are 95 bits; what people invent is shorter.
+LEAST_KEY = 16
+KEY_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 def parse_size(text: str, *, letters: bool = True) -> int | None:
@@ -41,13 +48,37 @@ def parse_env_file(text: str) -> tuple[dict[str, str], list[int]]:
     return found, bad_lines
 
 
+def parse_keys(text: str) -> tuple[dict[str, Secret], list[str]]:
+    """`ci=0123456789abcdef,web=...`: keys by name, and all that is wrong."""
+    keys: dict[str, Secret] = {}
+    problems: list[str] = []
+    owners: dict[Secret, str] = {}
+    for piece in re.split(r"[,\n]", text):
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        if not piece.strip():
+            continue
+        if not equals or re.fullmatch(KEY_NAME, name) is None:
+            problems.append("write name=key, separated by commas")  # without its "=", a piece may be the key itself
+        elif name in keys:
+            problems.append(f"there are two keys called {name}")
+        elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
+            how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {MAKE_KEY}"
+            problems.append(f"the key of {name} {how}")
+        elif Secret(value) in owners:
+            problems.append(f"{owners[Secret(value)]} and {name} have the same key")
+        else:
+            keys[name] = Secret(value)
+            owners[keys[name]] = name
+    return keys, problems
+
+
 def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | str:
     """`drain:30,batch=cancel`: what becomes of an answer whose client leaves, and for single keys what else; or what is
     wrong with the text."""
     default, by_key = CANCEL, {}
     for number, piece in enumerate(text.split(",")):
         name, equals, word = (part.strip() for part in piece.rpartition("="))
-        policy = _parse_policy(word)
+        policy = parse_policy(word)
         if policy is None or (equals and not name) or (number and not equals):
             return "write cancel, drain or drain:<seconds>, and for single keys name=drain:30, separated by commas"
         if not equals:
@@ -59,7 +90,36 @@ def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | st
     return default, by_key
 
 
-def _parse_policy(word: str) -> Disconnect | None:
+_SCOPE = re.compile(r"(all)|(key|model|provider)\s+(\S{1,256})")
+
+
+def parse_limits(text: str) -> tuple[dict[str, Rules], list[str]]:
+    """`all: rpm=600; key ci: rpm=60 20usd/month; model gpt-5: concurrent=4`: rules by scope, and all that is wrong."""
+    found: dict[str, Rules] = {}
+    problems: list[str] = []
+    for piece in re.split(r"[;\n]", text):
+        if not piece.strip():
+            continue
+        # Names of models may hold colons; behind that of a scope there is a blank.
+        name, colon, line = piece.strip().partition(": ")
+        scope = _SCOPE.fullmatch(name.strip())
+        if not colon or scope is None:
+            problems.append(
+                f"{piece.strip()[:40]!r}: write all, key, model or provider, a name, a colon and its limits"
+            )
+            continue
+        whole = scope[1] or f"{scope[2]} {scope[3]}"
+        if whole in found:
+            problems.append(f"{whole}: is said twice")
+        try:
+            found[whole] = parse_rules(line)
+        except RulesError as error:
+            problems += [f"{whole}: {problem}" for problem in error.problems]
+    return found, problems
+
+
+def parse_policy(word: str) -> Disconnect | None:
+    """`cancel`, `drain` or `drain:<seconds>`; None: it is something else."""
     if word == "cancel":
         return CANCEL
     if word == "drain":

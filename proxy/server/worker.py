@@ -27,6 +27,7 @@ from proxy.ledger.schema import LedgerUnusable
 from proxy.ledger.writer import Ledger
 from proxy.outcome import Limit
 from proxy.policy.admission import Admission, is_browser_page
+from proxy.policy.limits import CounterStore, Limiter, MemoryStore
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
 from proxy.server.certificates import client_tls
@@ -51,8 +52,16 @@ class CannotListen(Exception):
 class Worker:
     """`listening` and `admin` are the addresses as bound: port 0 has become a number."""
 
-    def __init__(self, settings: Settings, sinks: tuple[Sink, ...] = (), note: Note = ignore, run: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sinks: tuple[Sink, ...] = (),
+        note: Note = ignore,
+        run: str = "",
+        store: CounterStore | None = None,
+    ) -> None:
         self.settings = settings
+        self._store = store or MemoryStore()  # counters of limits and budgets
         self._run = run  # begins the ids of its exchanges; "": the relay finds one
         self.listening: list[str] = []
         self.admin: list[str] = []
@@ -68,8 +77,12 @@ class Worker:
         """Bind everything and serve. Raises CannotListen."""
         settings = self.settings
         loop = asyncio.get_running_loop()
+        limiter = Limiter(self._store, settings.calendar.end)
+        for scope, rules in settings.rules.items():
+            limiter.set_rules(scope, rules)
         admission = Admission(
             settings.ring(),
+            limiter,
             browser_guard=settings.browser_guard,
             hosts=settings.hosts,
             streams_per_key=settings.relay.bytes.streams_per_key,

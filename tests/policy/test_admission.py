@@ -10,15 +10,18 @@ from proxy.catalog.secret import Secret
 from proxy.outcome import Failure, Kind, status_of
 from proxy.policy.admission import Admission, Grant, is_browser_page
 from proxy.policy.keys import AuthMode, KeyRing, fingerprint
+from proxy.policy.limits import FOREVER, Limiter, MemoryStore
 from proxy.wire.head import RequestHead
 from tests.policy.heads import head
 
+NOW = 1_800_000_000 * 10**9
 KEY = "sk-proxy-0123456789abcdef"
 
 
 def admission(mode: AuthMode, *, guard: bool = False, streams: int = 0) -> Admission:
     ring = KeyRing({"alice": Secret(KEY)} if mode is AuthMode.KEYS else {}, mode)
-    return Admission(ring, browser_guard=guard, hosts=frozenset({"proxy.internal"}), streams_per_key=streams)
+    limiter = Limiter(MemoryStore(), lambda window, now: FOREVER)
+    return Admission(ring, limiter, browser_guard=guard, hosts=frozenset({"proxy.internal"}), streams_per_key=streams)
 
 
 def granted(answer: Grant | Failure) -> Grant:
@@ -32,8 +35,10 @@ def refused(answer: Grant | Failure) -> Failure:
 
 
 def test_a_key_is_granted_under_its_name_and_carries_nothing_on() -> None:
-    grant = granted(admission(AuthMode.KEYS).admit(head(("authorization", "Bearer " + KEY))))
-    assert grant == ("alice", [], False)
+    grant = granted(admission(AuthMode.KEYS).admit(head(("authorization", "Bearer " + KEY)), NOW))
+    assert grant[:3] == ("alice", [], False)
+    assert grant.door is not None
+    assert grant.door.key.name == "alice"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_a_key_is_granted_under_its_name_and_carries_nothing_on() -> None:
     ],
 )
 def test_without_the_key_a_request_is_refused_and_told_what_to_do(wrong: RequestHead) -> None:
-    failure = refused(admission(AuthMode.KEYS).admit(wrong))
+    failure = refused(admission(AuthMode.KEYS).admit(wrong, NOW))
     assert failure.kind is Kind.UNAUTHORIZED
     assert status_of(failure) == 401
     assert "Authorization: Bearer" in failure.detail
@@ -55,36 +60,36 @@ def test_without_the_key_a_request_is_refused_and_told_what_to_do(wrong: Request
 
 
 def test_off_grants_everybody_and_carries_nothing_on() -> None:
-    assert granted(admission(AuthMode.OFF).admit(head(("authorization", "Bearer x")))) == (None, [], False)
+    assert granted(admission(AuthMode.OFF).admit(head(("authorization", "Bearer x")), NOW))[:3] == (None, [], False)
 
 
 def test_passthrough_carries_the_clients_own_fields_as_sent() -> None:
-    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("Authorization", "Bearer x"), ("accept", "*/*"))))
-    assert grant == (fingerprint(b"x"), [(b"authorization", b"Authorization", b"Bearer x")], True)
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("Authorization", "Bearer x"), ("accept", "*/*")), NOW))
+    assert grant[:3] == (fingerprint(b"x"), [(b"authorization", b"Authorization", b"Bearer x")], True)
 
 
 def test_passthrough_moves_the_key_of_a_query_into_a_field() -> None:
-    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"alt=sse&key=abc")))
-    assert grant == (fingerprint(b"abc"), [(b"x-goog-api-key", b"x-goog-api-key", b"abc")], True)
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"alt=sse&key=abc"), NOW))
+    assert grant[:3] == (fingerprint(b"abc"), [(b"x-goog-api-key", b"x-goog-api-key", b"abc")], True)
 
 
 def test_passthrough_makes_no_field_of_a_key_that_could_end_one() -> None:
-    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"key=a%0d%0ax-evil:1")))
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(query=b"key=a%0d%0ax-evil:1"), NOW))
     assert grant.carried == []
 
 
 def test_passthrough_without_a_credential_is_marked_so_that_ours_is_not_lent() -> None:
-    assert granted(admission(AuthMode.PASSTHROUGH).admit(head())) == (None, [], True)
+    assert granted(admission(AuthMode.PASSTHROUGH).admit(head(), NOW))[:3] == (None, [], True)
 
 
 def test_passthrough_carries_other_schemes_too() -> None:
-    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("authorization", "Basic YTpi"))))
-    assert grant == (fingerprint(b"Basic YTpi"), [(b"authorization", b"authorization", b"Basic YTpi")], True)
+    grant = granted(admission(AuthMode.PASSTHROUGH).admit(head(("authorization", "Basic YTpi")), NOW))
+    assert grant[:3] == (fingerprint(b"Basic YTpi"), [(b"authorization", b"authorization", b"Basic YTpi")], True)
 
 
 def test_passthrough_refuses_two_different_credentials() -> None:
     twice = head(("x-api-key", "a"), ("authorization", "Bearer b"))
-    assert refused(admission(AuthMode.PASSTHROUGH).admit(twice)).kind is Kind.UNAUTHORIZED
+    assert refused(admission(AuthMode.PASSTHROUGH).admit(twice, NOW)).kind is Kind.UNAUTHORIZED
 
 
 PAGES = [
@@ -111,8 +116,8 @@ LOCAL += [head(("Sec-Fetch-Site", site)) for site in ("none", "same-origin")]
 
 @pytest.mark.parametrize("page", PAGES)
 def test_web_pages_are_kept_out_where_no_key_does_it(page: RequestHead) -> None:
-    assert status_of(refused(admission(AuthMode.OFF, guard=True).admit(page))) == 403
-    assert isinstance(admission(AuthMode.OFF, guard=False).admit(page), Grant)
+    assert status_of(refused(admission(AuthMode.OFF, guard=True).admit(page, NOW))) == 403
+    assert isinstance(admission(AuthMode.OFF, guard=False).admit(page, NOW), Grant)
 
 
 @pytest.mark.parametrize("local", LOCAL)

@@ -19,7 +19,7 @@ def test_a_ring_finds_a_key_by_its_value_only() -> None:
     ring = KeyRing({"alice": Secret(VALUE)}, AuthMode.KEYS)
     found = ring.find(VALUE.encode())
     assert found is not None
-    assert found.name == "alice"
+    assert found.key.name == "alice"
     assert ring.find(b"alice") is None
     assert ring.find(VALUE.encode() + b" ") is None
     assert ring.find(b"\xff\x00") is None

@@ -32,6 +32,8 @@ from proxy.catalog.snapshot import Origin, Provider, Snapshot
 from proxy.outcome import Failure, Limit, Receipt
 from proxy.policy.admission import Admission
 from proxy.policy.keys import AuthMode, KeyRing
+from proxy.policy.limits import FOREVER, Limiter, MemoryStore
+from proxy.policy.rules import parse_rules
 from proxy.relay.client import ClientConnection
 from proxy.relay.metering import Counted
 from proxy.relay.options import ByteLimits, PoolOptions, RelayOptions
@@ -41,6 +43,7 @@ from proxy.relay.upstream import UpstreamConnection
 from tests.fakes.loop import FakeLoop
 from tests.fakes.transport import FakeTransport
 
+EPOCH = 1_800_000_000 * 10**9  # the stage's clock begins then
 NAME = b"llm-proxy-0123456789ab"
 ID = b"0123456789ab-N"  # stands for the id of any exchange
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -215,6 +218,7 @@ class Stage:
         holds_connects: bool = False,
         counter: FakeCounter | None = None,
         prices: Prices | None = None,
+        rules: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
         """`options` are further ones of RelayOptions."""
@@ -227,8 +231,11 @@ class Stage:
             **options,
         )
         ring = KeyRing({name: Secret(value) for name, value in (keys or {}).items()}, mode)
+        limiter = Limiter(MemoryStore(), lambda window, now: FOREVER)
+        for scope, line in (rules or {}).items():
+            limiter.set_rules(scope, parse_rules(line))
         self.admission = Admission(
-            ring, browser_guard=browser_guard, hosts=frozenset(), streams_per_key=streams_per_key
+            ring, limiter, browser_guard=browser_guard, hosts=frozenset(), streams_per_key=streams_per_key
         )
         given = providers if providers is not None else (openai_provider(), anthropic_provider())
         snapshot = Snapshot(
@@ -243,6 +250,7 @@ class Stage:
             [self.receipts.append],
             connector=self._open,
             clock=self.loop.time,
+            wall=lambda: EPOCH + round(self.loop.time() * 1e9),
         )
         self.relay.name = NAME
         self.relay.counter = counter

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.outcome import Side
-from proxy.policy.keys import AuthMode
-from proxy.relay.options import CANCEL, ByteLimits, Disconnect
+from proxy.policy.keys import CANCEL, AuthMode, Disconnect
+from proxy.relay.options import ByteLimits
 from tests.relay import stage as s
 from tests.relay.stage import FakeCounter, FoundTokens, Stage
 from tests.relay.test_metering import DOCUMENT, REPORT, used

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit, Source, Usage
-from proxy.policy.keys import AuthMode
-from proxy.relay.options import CANCEL, DEFAULT_SECONDS, Disconnect, RelayOptions
+from proxy.policy.keys import CANCEL, AuthMode, Disconnect
+from proxy.relay.options import DEFAULT_SECONDS, RelayOptions
 from proxy.server.addresses import Address
 from proxy.server.settings import (
     ConfigurationError,
@@ -136,9 +136,9 @@ def test_keys_turn_the_mode_on_and_the_guard_off() -> None:
     assert not found.browser_guard
     assert {name: secret.reveal() for name, secret in found.keys.items()} == {"alice": KEY, "bob": KEY + "=2"}
     ring = found.ring()
-    key = ring.find((KEY + "=2").encode())
-    assert key is not None
-    assert key.name == "bob"
+    door = ring.find((KEY + "=2").encode())
+    assert door is not None
+    assert door.key.name == "bob"
     assert KEY not in repr(found)
 
 

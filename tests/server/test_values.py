@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.relay.options import CANCEL, Disconnect
+from proxy.policy.keys import CANCEL, Disconnect
 from proxy.server.values import parse_disconnect, parse_env_file, parse_size
 
 
