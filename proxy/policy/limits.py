@@ -124,6 +124,7 @@ class Chain(NamedTuple):
     """All limits that a request falls under, ready to be walked."""
 
     key: str  # whose requests they are; for holds
+    scopes: frozenset[str] = frozenset()
     rates: tuple[_Rate, ...] = ()
     budgets: tuple[_Budget, ...] = ()
     slots: tuple[_Slots, ...] = ()
@@ -242,7 +243,7 @@ class Limiter:
         counts = bool(budgets) or any(rate.unit != REQUESTS for rate in rates)
         dollars = [budget for budget in budgets if budget.unit == MICROS]
         is_hard = any(budget.rule.is_hard for budget in dollars)
-        return Chain(key, tuple(rates), tuple(budgets), tuple(slots), counts, bool(dollars), is_hard)
+        return Chain(key, frozenset(scopes), tuple(rates), tuple(budgets), tuple(slots), counts, bool(dollars), is_hard)
 
     def take(self, chain: Chain, demand: Demand, now: int) -> Hold | Refusal:
         """Take what `demand` says from every limit of `chain`, or nothing of any. `now`: nanoseconds since the epoch.

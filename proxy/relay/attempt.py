@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.outcome import Attempt as Tried
-from proxy.outcome import Failure, Kind, Phase, milliseconds
+from proxy.outcome import Failure, Kind, Phase, Side, milliseconds
 from proxy.policy.router import Target
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire.head import RequestHead
@@ -184,6 +184,11 @@ class Attempt:
         self._relay.pool.drop(upstream)
         self.begin()
         return True
+
+    def credential_refused(self, status: int) -> Failure:
+        """Our own: the client could do nothing about it, and is not shown what the provider says."""
+        detail = f"the provider {self.provider.name} refused this proxy's credential with status {status}"
+        return Failure(Side.UPSTREAM, self._exchange.phase, Kind.CREDENTIAL_REFUSED, detail)
 
     def end(self, failure: Failure | None, status: int) -> None:
         """Put it on the receipt."""

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, Usage, milliseconds, status_of
-from proxy.policy.demand import NOTHING, used_of
-from proxy.policy.limits import Hold
-from proxy.policy.router import PLAIN, dialect_of
-from proxy.policy.rules import Costs
+from proxy.policy.router import PLAIN, Target, dialect_of
 from proxy.relay import phases
 from proxy.relay.absent import AbsentClient
 from proxy.relay.answer import Answer, provider_request_id, timing_lines
@@ -27,7 +24,7 @@ from proxy.relay.body import RequestBody
 from proxy.relay.local import error_answer, options_answer
 from proxy.relay.metering import Metering, charge
 from proxy.relay.request import Passage, pass_in
-from proxy.relay.taking import Refused, take
+from proxy.relay.taking import Taking
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
 from proxy.wire.head import RequestHead, ResponseHead
@@ -50,8 +47,8 @@ _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
 class Exchange:
     __slots__ = (
         "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "number", "phase",
-        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_hold", "_left", "_metering",
-        "_passage", "_relay",
+        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_left", "_metering", "_passage",
+        "_relay", "_taking",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -70,8 +67,8 @@ class Exchange:
         self.answer: Answer | None = None
         self._relay = relay
         self._passage: Passage | None = None
-        self._has_stream = False
-        self._hold: Hold | None = None  # what it has taken of its limits
+        self._has_stream = False  # one of its key's
+        self._taking: Taking | None = None  # of the limits that it falls under, if there are any
         self._hides_usage = False  # the stream was asked to report usage, by us and not by the client
         self._left: tuple[Failure, int, int] | None = None  # the client has, behind this status and so many bytes
         self._metering: Metering | None = None
@@ -90,10 +87,9 @@ class Exchange:
         self.phase = _ADMIT
         client = self.client
         assert not isinstance(client, AbsentClient)
-        passage, now = client.passage, relay.wall()
         relay.look_for_changes()
-        is_known = passage is not None and client.parser.is_familiar
-        if passage is None or not is_known or not passage.is_valid(relay.admission, relay.snapshot, now):
+        passage, now = client.passage if client.parser.is_familiar else None, relay.wall()
+        if passage is None or not passage.is_valid(relay.admission, relay.snapshot, now):
             client.passage = None
             passage = client.passage = self._pass_in(head, now, client.uid)
             if passage is None:
@@ -113,7 +109,7 @@ class Exchange:
         if not chosen.reads_body:
             self._dispatch()
         elif not client.parser.is_complete:
-            self.enter(_BODY, self._relay.seconds.body)
+            self.enter(_BODY, relay.seconds.body)
 
     def _pass_in(self, head: RequestHead, now: int, uid: int | None) -> Passage | None:
         """Ask policy about a head that is new on this connection. None: it has been answered."""
@@ -177,18 +173,23 @@ class Exchange:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Everything that can be decided is decided: choose the target, build the head, get a link."""
+        """Everything that can be decided is decided: choose the target, take from limits."""
         relay, head, passage = self._relay, self.head, self._passage
         assert head is not None and passage is not None
         target = passage.target(self.call)
         if isinstance(target, Failure):
             return self.fail(target)
-        call = self.call
-        if passage.chain is not None:
-            taken = take(relay, passage, target, call, self.body)
-            if isinstance(taken, Refused):
-                return self.fail(*taken)
-            self._hold = taken
+        chain = passage.chain
+        if chain is not None:
+            self._taking = Taking(self, relay, passage, target, chain)
+            if not self._taking.begin(chain):
+                return
+        self.proceed(target)
+
+    def proceed(self, target: Target) -> None:
+        """It has what it needs of its limits: build the head, get a link."""
+        relay, head, passage, call = self._relay, self.head, self._passage, self.call
+        assert head is not None and passage is not None
         if call is not None and call.stream:
             refused = relay.admission.take_stream(passage.grant)
             if refused is not None:
@@ -259,9 +260,8 @@ class Exchange:
         receipt = self.receipt
         receipt.first_byte_ms = milliseconds(now - self.began)
         receipt.provider_request_id = provider_request_id(head)
-        if head.status in (401, 403) and provider.has_credential and not passage.grant.passthrough:
-            detail = f"the provider {provider.name} refused this proxy's credential with status {head.status}"
-            self.fail(Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail))
+        if head.status in (401, 403) and not passage.grant.passthrough and provider.has_credential:
+            self.fail(attempt.credential_refused(head.status))
             return False
         closes = not (request.keep_alive and self.has_body and self.client.can_go_on)
         lines = timing_lines(receipt) if relay.options.shows_timing else b""
@@ -423,8 +423,8 @@ class Exchange:
         self.body.release()
         if self._has_stream and self._passage is not None:
             relay.admission.give_stream(self._passage.grant)
-        if self._hold is not None:
-            self._hold.release()
+        if self._taking is not None:
+            self._taking.release()
         receipt.total_ms = milliseconds(relay.clock() - self.began)
         has_ended_well = failure is None
         if answer is not None:
@@ -438,16 +438,15 @@ class Exchange:
             receipt.note(failure)
         metering = self._metering
         if metering is None:
-            # Not metered by our own wish: what was reserved stands, since nobody will know better.
-            is_known = relay.options.meters or answer is None or answer.status >= 300
-            self._record(NOTHING if is_known else None)
+            # Not metered by our own wish: nobody will know what it used.
+            self._record(None, is_known=relay.options.meters or answer is None or answer.status >= 300)
             return
         try:
             metering.finish(answer is not None, has_ended_well, self._charge)
         except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
             self._report(error)
             metering.release()
-            self._record(None)
+            self._record(None, is_known=False)
 
     def _begin_metering(self) -> None:
         """A provider has got the whole request, and may want money for it."""
@@ -465,12 +464,12 @@ class Exchange:
             charge(receipt, usage, passage.snapshot)
         except Exception as error:  # as in `_finish`
             self._report(error)
-        self._record(None if self._hold is None else used_of(self._hold, usage, receipt.cost_micros))
+        self._record(usage)
 
-    def _record(self, used: Costs | None) -> None:
-        """The very last: give back what was reserved and not used, hand over the receipt. None: it stands."""
-        if self._hold is not None:
-            self._hold.settle(used)
+    def _record(self, usage: Usage | None, is_known: bool = True) -> None:
+        """The very last: give back what was reserved and not used, hand over the receipt."""
+        if self._taking is not None:
+            self._taking.settle(usage, self.receipt.cost_micros, is_known)
         self._relay.record(self.receipt)
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -493,7 +492,10 @@ class Exchange:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""
         failure = phases.check(self, self._relay, self._upstream, now)
         if failure is not None:
-            self.fail(failure)
+            if self._taking is not None and self._taking.is_waiting and failure.phase is Phase.QUEUE:
+                self._taking.refuse()
+            else:
+                self.fail(failure)
             return inf
         due = min(self.since + self.limit, self.total_due)
         return min(due, now + phases.STEP) if self.phase in (_SEND, _BODY) else due

@@ -29,6 +29,7 @@ from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
 from proxy.relay.tasks import Tasks
+from proxy.relay.waiting import Waiting
 
 Sink = Callable[[Receipt], None]
 COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
@@ -58,6 +59,7 @@ class Relay:
         "seconds",
         "snapshot",
         "tasks",
+        "waiting",
         "wall",
         "_count",
         "_emptied",
@@ -82,6 +84,7 @@ class Relay:
         # Seconds. Not the loop's own time: uvloop counts in whole milliseconds and only once per turn.
         self.clock = clock
         self.wall = wall
+        self.waiting = Waiting(self)
         # Called before each request: a key that was changed elsewhere holds for the next one (DESIGN 10).
         self.look_for_changes: Callable[[], None] = _no_changes
         self.options = options

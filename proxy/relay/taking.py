@@ -1,8 +1,10 @@
 """What an exchange takes of the limits it falls under, and what a client is told that may not.
 
-Lives here: `take`, `limit_lines`. May not live here: whether it may (policy), when it is given back (exchange).
-How it works: one synchronous step between the read body and the link to the provider. A refusal bears the fields by
-which the client's SDK finds out when to come again, in the words of its own vendor (WIRE 5).
+Lives here: `Taking`, `limit_lines`. May not live here: whether it may (policy), whose turn it is (waiting).
+How it works: one synchronous step between the read body and the link to the provider takes all or nothing. A refusal
+bears the fields by which the client's SDK finds out when to come again, in the words of its own vendor (WIRE 5). If
+LLM_PROXY_TIMEOUT_QUEUE allows it, and the limit would let it pass in that time, the exchange waits instead. For a
+budget nobody waits.
 Sources: OpenAI's and Anthropic's pages on rate limits; RFC 9110 section 10.2.3 for Retry-After; the `_base_client` of
 the SDKs for `x-should-retry` and `retry-after-ms`, which they ask first.
 """
@@ -10,46 +12,137 @@ the SDKs for `x-should-retry` and `retry-after-ms`, which they ask first.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING
 
-from proxy.dialects.call import Call
-from proxy.outcome import Failure
-from proxy.policy.demand import demand_of, failure_of
-from proxy.policy.limits import Hold, Refusal
+from proxy.outcome import Failure, Kind, Phase, Side, Usage, milliseconds
+from proxy.policy.demand import demand_of, failure_of, used_of
+from proxy.policy.limits import Chain, Demand, Hold, Refusal
 from proxy.policy.router import Target
 from proxy.policy.rules import INPUT, OUTPUT, REQUESTS
 
 if TYPE_CHECKING:
-    from proxy.relay.body import RequestBody
+    from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
     from proxy.relay.request import Passage
 
 _SECOND = 10**9
-# Until an exchange of the same key ends, which nobody can foretell.
-_SOON = _SECOND
+_BEHIND = Failure(Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later")
 
 
-class Refused(NamedTuple):
-    """`lines` are fields of the answer."""
+class Taking:
+    """What one exchange takes. `begin` once; then, in any ending, `release` when the exchange is over and `settle` when
+    what it used is known."""
 
-    failure: Failure
-    lines: bytes = b""
+    __slots__ = (
+        "hold", "key", "scope", "wait", "_demand", "_exchange", "_passage", "_refusal", "_relay", "_since", "_target",
+    )  # fmt: skip
 
+    def __init__(self, exchange: Exchange, relay: Relay, passage: Passage, target: Target, chain: Chain) -> None:
+        self.hold: Hold | None = None
+        self.key = chain.key
+        self.scope = ""  # of the limit that refused it last
+        self.wait: int | None = None  # nanoseconds until it could pass, as the limiter said then
+        self._demand: Demand | None = None
+        self._exchange = exchange
+        self._passage = passage
+        self._refusal: Refusal | None = None
+        self._relay = relay
+        self._since = 0.0  # when it began to wait
+        self._target = target
 
-def take(relay: Relay, passage: Passage, target: Target, call: Call | None, body: RequestBody) -> Hold | Refused:
-    """Take what `call` may cost from every limit that it falls under, or from none."""
-    chain = passage.chain
-    assert chain is not None
-    now = relay.wall()
-    model = target.model or (None if call is None else call.model)
-    text = body.whole() if call is not None and chain.counts_tokens else b""
-    demand = demand_of(chain, call, text, model, target.provider, passage.snapshot, now / _SECOND)
-    if isinstance(demand, Failure):
-        return Refused(demand)
-    taken = relay.admission.limiter.take(chain, demand, now)
-    if isinstance(taken, Hold):
-        return taken
-    return Refused(failure_of(taken), limit_lines(taken, passage.route.dialect.name, now))
+    def begin(self, chain: Chain) -> bool:
+        """Take what the call may cost from every limit of `chain`. False: the exchange was refused and has ended, or it
+        waits, and will be told to `proceed`."""
+        relay, exchange, call = self._relay, self._exchange, self._exchange.call
+        now = relay.wall()
+        model = self._target.model or (None if call is None else call.model)
+        text = exchange.body.whole() if call is not None and chain.counts_tokens else b""
+        demand = demand_of(chain, call, text, model, self._target.provider, self._passage.snapshot, now / _SECOND)
+        if isinstance(demand, Failure):
+            exchange.fail(demand)
+            return False
+        self._demand = demand
+        if relay.waiting.is_before(chain):
+            return self._stand()
+        found = relay.admission.limiter.take(chain, demand, now)
+        if isinstance(found, Hold):
+            self.hold = found
+            return True
+        self._note(found)
+        is_soon = found.wait is None or found.wait <= relay.seconds.queue * _SECOND
+        if found.is_budget or found.is_never or relay.seconds.queue == inf or not is_soon:
+            self.refuse()
+            return False
+        return self._stand()
+
+    def _note(self, refusal: Refusal) -> None:
+        self._refusal, self.scope, self.wait = refusal, refusal.scope, refusal.wait
+
+    def _stand(self) -> bool:
+        if self._relay.waiting.has_room:
+            self._exchange.enter(Phase.QUEUE, self._relay.seconds.queue)
+            self._since = self._exchange.since
+            self._relay.waiting.enter(self)
+        else:
+            self.refuse()
+        return False
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._since)
+
+    def try_again(self) -> bool:
+        """It is the first of its line. True: it has what it needs, and is to be passed on."""
+        relay, call = self._relay, self._exchange.call
+        assert self._demand is not None
+        # Limits may have been changed meanwhile.
+        model = None if call is None else call.model
+        chain = relay.admission.chain(self._passage.grant, model, self._target.provider.name)
+        if chain is None:
+            return True
+        found = relay.admission.limiter.take(chain, self._demand, relay.wall())
+        if isinstance(found, Hold):
+            self.hold = found
+            return True
+        self._note(found)
+        return False
+
+    def pass_on(self) -> None:
+        exchange = self._exchange
+        exchange.receipt.queue_ms = milliseconds(self._relay.clock() - self._since)
+        self._since = 0.0
+        try:
+            exchange.proceed(self._target)
+        except Exception as error:
+            exchange.crashed(error)
+
+    def refuse(self) -> None:
+        """Its time is up, or there is no room to wait."""
+        refusal = self._refusal
+        if refusal is None:
+            self._exchange.fail(_BEHIND)
+            return
+        failure = failure_of(refusal)
+        if self._since:
+            failure = failure._replace(phase=Phase.QUEUE)
+        self._exchange.fail(failure, limit_lines(refusal, self._exchange.dialect.name, self._relay.wall()))
+
+    def release(self) -> None:
+        """The exchange is over."""
+        if self._since:
+            self._since = 0.0
+            self._relay.waiting.leave(self)
+        if self.hold is not None:
+            self.hold.release()
+            self._relay.waiting.wake()
+
+    def settle(self, usage: Usage | None, cost: int | None, is_known: bool) -> None:
+        """What the exchange used (None: nothing) and cost, in microdollars. Where that is not known, what it took stands.
+        """
+        if self.hold is not None:
+            self.hold.settle(used_of(self.hold, usage, cost) if is_known else None)
+            self._relay.waiting.wake()
 
 
 def limit_lines(refusal: Refusal, dialect: str, now: int) -> bytes:
@@ -58,10 +151,11 @@ def limit_lines(refusal: Refusal, dialect: str, now: int) -> bytes:
     A budget is not worth asking for again soon, and what can never pass not at all: the SDKs are told so.
     """
     lines = []
-    if not refusal.is_never:
-        wait = refusal.wait if refusal.wait is not None else None if refusal.is_budget else _SOON
-        if wait is not None:
-            lines += [f"retry-after: {-(-wait // _SECOND)}", f"retry-after-ms: {-(-wait // 10**6)}"]
+    wait = refusal.wait
+    if wait is None and not refusal.is_budget:
+        wait = _SECOND  # until an exchange of the same key ends, which nobody can foretell
+    if wait is not None and not refusal.is_never:
+        lines += [f"retry-after: {-(-wait // _SECOND)}", f"retry-after-ms: {-(-wait // 10**6)}"]
     if refusal.is_never or refusal.is_budget:
         lines.append("x-should-retry: false")
     if not refusal.is_budget and refusal.unit >= 0:

@@ -27,6 +27,7 @@ REPORTED = (
 
 
 def staged(rules: dict[str, str], **more: object) -> Stage:
+    more.setdefault("seconds", {Limit.QUEUE: 0.0})
     return Stage(rules=rules, **KEYS, **more)  # type: ignore[arg-type]
 
 
