@@ -11,10 +11,11 @@ Open writes what still says something into a new file and renames it over the ol
 or, on a full disk, the memory does. It needs no lock, since whoever opens it has that of the run file; readers take
 none, and `bump` stores one word.
 Doubted: a power cut may undo what was stored since the last `sync`, as it may the rows, and a clock that was far ahead
-at a start ends budgets early. A store into a page that the disk is just taking may wait for it on some file systems. On
-one that copies on write (btrfs), a full disk can turn it into SIGBUS; whoever makes the file shorter while it is in use
-does that, too. If the file is removed while a server runs, `bump` finds none, and the next start begins at zero.
-Each map keeps a file descriptor, so segments get larger as the file does: 100,000 new names need about 30.
+at a start ends budgets early. A store into a page that the disk is just taking may wait for it: with a sync after the
+other, one in 10,000 took 0.16 ms. On a file system that copies on write (btrfs), a full disk can turn it into SIGBUS;
+whoever makes the file shorter while it is in use does that, too. If the file is removed while a server runs, `bump`
+finds none, and the next start begins at zero. Each map keeps a file descriptor, so segments get larger as the file
+does: 100,000 new names need about 30.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Counters:
 
     @property
     def generation(self) -> int:
-        """Changes when keys have changed, and at each open. 0.06 us."""
+        """Changes when keys have changed, and at each open. 0.08 us."""
         return self._head[records.GENERATION]
 
     def counter(self, name: str) -> Place:

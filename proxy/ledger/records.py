@@ -144,7 +144,7 @@ def head_of(path: str) -> MutableSequence[int] | None:
 def head_in(data: bytes, path: str) -> Numbers:
     """The numbers of the head, with which `data` begins. Raises LedgerUnusable."""
     kind, mark, *numbers = _LAYOUT.unpack(data[:SIZE].ljust(SIZE, b"\0"))
-    if kind != _HEAD or mark.rstrip(b"\0") != _MARK:
+    if len(data) < SIZE or kind != _HEAD or mark.rstrip(b"\0") != _MARK:
         raise LedgerUnusable(f"{path} holds no counters of limits and budgets, or is damaged: {_REMEDY}")
     if numbers[2] != _VERSION:
         raise LedgerUnusable(f"{path} is of another version of llm-proxy, or of another machine: {_REMEDY}")
