@@ -5,6 +5,8 @@
   rows         Receipt -> rows, and rows into the tables
   spill        Journal: receipts that the database could not take, as checked lines in a file beside it
   run          RunFile: one process per ledger, and how many receipts it took, readable after kill -9
+  records      the file of counters and holds: its form, reading it, replacing it, mapping it
+  counters     Counters: how much of each limit and budget is used, readable after kill -9; bump says that keys changed
   losses       receipts that are gone: counted where a kill cannot reach, and told
   retention    old rows out, in small steps
   book         Book: all files of a ledger, open for writing; nothing is written twice, and what is missing is counted

@@ -248,7 +248,7 @@ class Limiter:
     def take(self, chain: Chain, demand: Demand, now: int) -> Hold | Refusal:
         """Take what `demand` says from every limit of `chain`, or nothing of any. `now`: nanoseconds since the epoch.
 
-        1.9 us for a key with 6 rates, 3 budgets and a number of exchanges (python -m bench.admission)
+        5 us for a key with 6 rates, 3 budgets and a number of exchanges; to settle it 3 us (python -m bench.admission)
         """
         costs = demand.most
         for slots in chain.slots:
