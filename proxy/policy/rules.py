@@ -33,6 +33,7 @@ _RATE = re.compile(r"(r|t|it|ot)p([smhd])")
 _NUMBER = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?([kmg]?)")
 _BUDGET = re.compile(r"([\d.]+[kmg]?)(usd|tokens?)/([a-z]+)(?::([a-z]+))?")
 _POWERS = {"": 0, "k": 3, "m": 6, "g": 9}
+_LONGEST = 10 * 365 * 86_400  # seconds; in nanoseconds beyond the present it is far within 64 bits
 _MOST = 10**15  # of anything: a milliard dollars, or so many tokens; the arithmetic stays within 64 bits
 
 
@@ -118,6 +119,8 @@ def _read(word: str) -> Rate | Budget | int | str:
     amount, burst = _number(first), _number(last) if slash else _number(first)
     if amount is None or burst is None or not (1 <= amount <= _MOST and 1 <= burst <= _MOST):
         return "write whole numbers, 1 or more: rpm=60, or rpm=60/10 for at most 10 at once"
+    if burst * _SECONDS[rate[2]] > amount * _LONGEST:
+        return "so many at once would take ten years to come back: write a smaller number behind the /"
     return Rate(name, _UNITS[rate[1]], amount, _SECONDS[rate[2]], burst)
 
 

@@ -393,9 +393,8 @@ class Exchange:
         """Write an error answer. True if the connection may carry another request."""
         head, client = self.head, self.client
         keeps = head is not None and head.keep_alive and client.can_go_on
-        answer, size = error_answer(head, self.dialect, failure, status, self.id, keeps, lines)
+        answer, self.receipt.bytes_out = error_answer(head, self.dialect, failure, status, self.id, keeps, lines)
         self.receipt.status = status
-        self.receipt.bytes_out = size
         client.write(answer)
         return keeps
 

@@ -138,8 +138,7 @@ class Taking:
             self._relay.waiting.wake()
 
     def settle(self, usage: Usage | None, cost: int | None, is_known: bool) -> None:
-        """What the exchange used (None: nothing) and cost, in microdollars. Where that is not known, what it took stands.
-        """
+        """What the exchange used (None: nothing), and its cost in microdollars. If not known, what it took stands."""
         if self.hold is not None:
             self.hold.settle(used_of(self.hold, usage, cost) if is_known else None)
             self._relay.waiting.wake()

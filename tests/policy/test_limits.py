@@ -37,6 +37,12 @@ def costing(micros: int = 0, input: int = 0, output: int = 0) -> Demand:
     return Demand(costs, (1, 0, 0, 0, 0))
 
 
+def spent(chain: Chain) -> int:
+    """What the chain's first budget says."""
+    view, at, *_ = chain.budgets[0]
+    return view[at]
+
+
 def passes(limiter: Limiter, chain: Chain, demand: Demand = ONE, now: int = NOW) -> bool:
     return isinstance(limiter.take(chain, demand, now), Hold)
 
@@ -242,19 +248,18 @@ def test_all_or_nothing() -> None:
     chain = limiter_.chain("ci", "team", "m", "p")
     assert passes(limiter_, chain, costing(1))
     before = {scope: limiter_.chain(*scope).rates for scope in [("ci", None, None, None), (None, None, None, "p")]}
-    values = [rate.view[rate.at] for rates in before.values() for rate in rates]
+    values = [view[at] for rates in before.values() for view, at, *_ in rates]
     assert refused(limiter_, chain, costing(1)).scope == "model m"
-    assert [rate.view[rate.at] for rates in before.values() for rate in rates] == values
-    budget = limiter_.chain("ci", None, None, None).budgets[0]
-    assert budget.view[budget.at] == 1
+    assert [view[at] for rates in before.values() for view, at, *_ in rates] == values
+    assert spent(limiter_.chain("ci", None, None, None)) == 1
     assert chain.slots[0].held == 1
 
 
 def test_a_chain_holds_what_applies() -> None:
     limiter_ = limiter(key_a="rpm=1", group_g="tpm=1", all="1usd/day:warn")
-    assert [rate.scope for rate in limiter_.chain("a", "g", "m", "p").rates] == ["key a", "group g"]
+    assert [scope for scope, _ in limiter_.chain("a", "g", "m", "p").names] == ["key a", "group g", "all"]
     assert limiter_.chain("b", None, "m", "p").rates == ()
-    assert limiter_.chain(None, None, None, None).budgets[0].scope == "all"
+    assert limiter_.chain(None, None, None, None).names[0][0] == "all"
     assert not limiter_.chain("a", None, None, None).has_hard_dollars
     limiter_.set_rules("all", parse_rules(""))
     assert limiter_.chain("b", None, "m", "p") == Chain("b")
@@ -285,11 +290,25 @@ def test_a_thousand_random_lives_never_spend_more_than_there_is() -> None:
             most = dice.randint(1, 60)
             taken = limiter.take(chain, costing(input=most), NOW)
             if isinstance(taken, Hold):
-                spent = dice.randint(0, most)
-                running.append((taken, (1, spent, spent, 0, 0)))
-            charged = chain.budgets[0].view[chain.budgets[0].at]
+                real = dice.randint(0, most)
+                running.append((taken, (1, real, real, 0, 0)))
+            charged = spent(chain)
             assert charged == used + sum(hold.costs[TOKENS] for hold, _ in running) <= 1000
             assert chain.slots[0].held == len(running) <= 7
+
+
+def test_no_figure_is_too_large_for_a_counter() -> None:
+    """A provider may report anything; and what rules allow stays far within 64 bits."""
+    limiter, chain = one("tpd=1 rps=1G 1Gusd/total:warn 1Gtokens/day:warn")
+    for _ in range(3):
+        hold = limiter.take(chain, costing(10**15, input=1), NOW)
+        if isinstance(hold, Hold):
+            hold.settle((1, 2**53, 2**53, 0, 2**60))
+        limiter.set_rules("key ci", parse_rules("rps=1G 1Gusd/total:warn 1Gtokens/day:warn"))
+        chain = limiter.chain("ci", None, None, None)
+    assert all(-(2**63) <= view[at] < 2**63 for view, at, *_ in (*chain.rates, *chain.budgets))
+    with pytest.raises(ValueError, match="ten years"):
+        parse_rules("rpd=1/200000")
 
 
 def test_units() -> None:

@@ -34,8 +34,9 @@ def staged(rules: dict[str, str], **more: object) -> Stage:
 def spent(stage: Stage, rule: str = "tokens/total", scope: str = "key ci") -> int:
     """What the counter of a budget says."""
     chain = stage.admission.limiter.chain("ci", None, "gpt-5", "openai")
-    (budget,) = [each for each in chain.budgets if (each.scope, each.rule.name) == (scope, rule)]
-    return budget.view[budget.at]
+    names = [(scope, rule.name) for scope, rule in chain.names[len(chain.rates) :]]
+    view, at, *_ = chain.budgets[names.index((scope, rule))]
+    return view[at]
 
 
 def running(stage: Stage) -> int:
