@@ -21,7 +21,7 @@ from contextlib import contextmanager
 APPLICATION = 0x4C4C4D50
 
 # As many migrations as there are in proxy.ledger.migrations.
-VERSION = 1
+VERSION = 2
 
 # Columns in the order in which rows are written. What they mean stands in the tables themselves: `.schema exchanges`.
 EXCHANGES = tuple(
@@ -127,8 +127,8 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
             pass
         connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
         try:
-            version_of(connection, path)  # before anything is written into somebody else's file
-            _arrange(connection, path)
+            is_new = not version_of(connection, path)  # before anything is written into somebody else's file
+            _arrange(connection, path, is_new)
             ensure(connection, path)
         except BaseException:
             connection.close()
@@ -136,8 +136,9 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
     return connection
 
 
-def _arrange(connection: sqlite3.Connection, path: str) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only
+def _arrange(connection: sqlite3.Connection, path: str, is_new: bool) -> None:
+    if is_new:  # it counts for no other, and would wait for whoever is writing to that
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LedgerUnusable(f"{path} cannot have a write-ahead log, as on network file systems: choose a local path")
@@ -184,7 +185,19 @@ def ensure(connection: sqlite3.Connection, path: str) -> None:
 
     The connection is in autocommit mode (isolation_level None). Raises LedgerUnusable, sqlite3.Error.
     """
-    if version_of(connection, path) < VERSION:
+    while version_of(connection, path) < VERSION:
         from proxy.ledger import migrations  # imports sqlite-utils
 
-        migrations.apply(connection)
+        before = _changes(connection)
+        try:
+            migrations.apply(connection)
+        except sqlite3.Error:
+            # A first `keys create` beside a first `serve`: what one of them was about to make, the other has made.
+            if _changes(connection) == before:
+                raise
+
+
+def _changes(connection: sqlite3.Connection) -> int:
+    """How often anybody changed the file's tables."""
+    [number] = connection.execute("PRAGMA schema_version").fetchone()
+    return int(number)
