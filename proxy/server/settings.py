@@ -27,12 +27,10 @@ from proxy.relay.options import CANCEL, DEFAULT_SECONDS, ByteLimits, Disconnect,
 from proxy.server.addresses import Address, parse_addresses
 from proxy.server.files import builtin_prices, read_text_file
 from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, PREFIX, SETTINGS, TIMEOUTS, Number, size_text
-from proxy.server.values import parse_disconnect, parse_env_file, parse_size
+from proxy.server.values import LEAST_KEY, is_key_name, is_key_value, parse_disconnect, parse_env_file, parse_size
 from proxy.wire.head import HeadLimits
 
 LOGS = ("json", "text", "off")
-# 16 random letters and digits are 95 bits; what people invent is shorter.
-LEAST_KEY = 16
 _MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 ReadFile = Callable[[str], str]
@@ -214,12 +212,12 @@ class _Reading:
             name, equals, value = (part.strip() for part in piece.partition("="))
             if not piece.strip():
                 continue
-            if not equals or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name) is None:
+            if not equals or not is_key_name(name):
                 # Without its "=", a piece may be the key itself: it is not repeated.
                 self._errors.append("LLM_PROXY_KEYS: write name=key, separated by commas")
             elif name in keys:
                 self._errors.append(f"LLM_PROXY_KEYS: there are two keys called {name}")
-            elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
+            elif not is_key_value(value):
                 how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {_MAKE_KEY}"
                 self._errors.append(f"LLM_PROXY_KEYS: the key of {name} {how}")
             elif Secret(value) in owners:

@@ -1,7 +1,7 @@
 """What people write into variables -> values.
 
-Lives here: sizes, lines of variables, what becomes of answers whose clients leave. May not live here: which variable
-holds what (settings), files.
+Lives here: sizes, lines of variables, names and values of keys, what becomes of answers whose clients leave. May not
+live here: which variable holds what (settings), files.
 How it works: everything returns None, or one sentence, where the text is something else; nothing repeats the text,
 which may be a secret that stands in the wrong place.
 """
@@ -11,6 +11,21 @@ from __future__ import annotations
 import re
 
 from proxy.relay.options import CANCEL, Disconnect
+
+# 16 random letters and digits are 95 bits; what people invent is shorter.
+LEAST_KEY = 16
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_KEY_VALUE = re.compile(r"[\x21-\x7e]+")
+
+
+def is_key_name(text: str) -> bool:
+    """Whether a key, or a group of keys, may be called so: logs, tables and metrics show it as it is."""
+    return _KEY_NAME.fullmatch(text) is not None
+
+
+def is_key_value(text: str) -> bool:
+    """Whether it may be a key: hard enough to guess, and any header field can carry it."""
+    return len(text) >= LEAST_KEY and _KEY_VALUE.fullmatch(text) is not None
 
 
 def parse_size(text: str, *, letters: bool = True) -> int | None:
@@ -47,7 +62,7 @@ def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | st
     default, by_key = CANCEL, {}
     for number, piece in enumerate(text.split(",")):
         name, equals, word = (part.strip() for part in piece.rpartition("="))
-        policy = _parse_policy(word)
+        policy = parse_policy(word)
         if policy is None or (equals and not name) or (number and not equals):
             return "write cancel, drain or drain:<seconds>, and for single keys name=drain:30, separated by commas"
         if not equals:
@@ -59,7 +74,8 @@ def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | st
     return default, by_key
 
 
-def _parse_policy(word: str) -> Disconnect | None:
+def parse_policy(word: str) -> Disconnect | None:
+    """`cancel`, `drain` or `drain:30`; None: something else."""
     if word == "cancel":
         return CANCEL
     if word == "drain":
