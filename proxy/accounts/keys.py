@@ -4,7 +4,7 @@ Lives here: what these commands do and say. May not live here: what can be said 
 mean (key_fields), tables (key_views), the store (ledger.keys).
 How it works: a key's value is made here, printed once on standard output, alone or in the JSON document, and is
 forgotten; all other words of `create` and `rotate` are notes on the other stream, so that a script gets the value and
-nothing else. Only what makes a key or a group makes the ledger's file. Every change is announced to a running server.
+nothing else. Only what makes a key or a group makes the ledger's file. A running server is told of every change.
 Doubted: a value is printed after it is stored: if nobody can read it, the key is there and has to be rotated.
 """
 
@@ -37,6 +37,14 @@ def _store(desk: Desk, arguments: argparse.Namespace, *, makes: bool = False) ->
         raise Refusal(str(error)) from None
 
 
+@contextmanager
+def _changing(desk: Desk, arguments: argparse.Namespace, *, makes: bool = False) -> Iterator[KeyStore]:
+    """The keys, to change them; what was changed is announced."""
+    with _store(desk, arguments, makes=makes) as store:
+        yield store
+    announce(store.path)
+
+
 def _found(store: KeyStore, name: str) -> KeyRow:
     row = store.key(name)
     if row is None:
@@ -58,10 +66,9 @@ def create(desk: Desk, arguments: argparse.Namespace) -> int:
     elif found.get("uid") is None:
         value = new_value()
     digest, prefix = (None, None) if value is None else (digest_of(value), prefix_of(value))
-    with _store(desk, arguments, makes=True) as store:
+    with _changing(desk, arguments, makes=True) as store:
         store.create(KeyRow(name, digest, prefix, **found))
         row = _found(store, name)
-    announce(store.path)
     _hand_out(desk, arguments, row, value)
     return 0
 
@@ -70,11 +77,10 @@ def rotate(desk: Desk, arguments: argparse.Namespace) -> int:
     name = key_name(arguments.name)
     until = _old_until(desk, arguments)
     value = given_value(desk) if arguments.value_from_stdin else new_value()
-    with _store(desk, arguments) as store:
+    with _changing(desk, arguments) as store:
         before = _found(store, name)
         store.rotate(name, digest_of(value), prefix_of(value), until)
         row = _found(store, name)
-    announce(store.path)
     _hand_out(desk, arguments, row, value)
     if before.digest is not None:
         end = "no longer" if until is None else f"until {key_views.time_of(until)}"
@@ -132,11 +138,10 @@ def enable(desk: Desk, arguments: argparse.Namespace) -> int:
 
 def _change(desk: Desk, arguments: argparse.Namespace, done: str, **found: Any) -> int:
     name = key_name(arguments.name)
-    with _store(desk, arguments) as store:
+    with _changing(desk, arguments) as store:
         _found(store, name)  # for its hint
         store.change(name, **found)
         row = _found(store, name)
-    announce(store.path)
     if arguments.json:
         desk.say(columns.json_text(key_views.document(row, desk.now()), indented=True))
         return 0
@@ -150,10 +155,9 @@ def _change(desk: Desk, arguments: argparse.Namespace, done: str, **found: Any) 
 
 def remove(desk: Desk, arguments: argparse.Namespace) -> int:
     name = key_name(arguments.name)
-    with _store(desk, arguments) as store:
+    with _changing(desk, arguments) as store:
         _found(store, name)
         store.remove(name)
-    announce(store.path)
     _done(desk, arguments, {"removed": name}, f"{name} is removed")
     return 0
 
@@ -198,18 +202,16 @@ def _room(desk: Desk) -> int:
 def group(desk: Desk, arguments: argparse.Namespace) -> int:
     name = key_name(arguments.name, "group")
     if arguments.remove:
-        with _store(desk, arguments) as store:
+        with _changing(desk, arguments) as store:
             store.remove_group(name)
-        announce(store.path)
         _done(desk, arguments, {"removed": name}, f"the group {name} is removed")
         return 0
     try:
         limits = limits_line(arguments.limits)
     except ValueError as error:
         raise Refusal(*(f"--limits: {sentence}" for sentence in error.args)) from None
-    with _store(desk, arguments, makes=True) as store:
+    with _changing(desk, arguments, makes=True) as store:
         store.set_group(name, limits)
-    announce(store.path)
     _done(desk, arguments, {"name": name, "limits": limits}, f"the group {name} has {limits or 'no limits'}")
     return 0
 
@@ -245,9 +247,8 @@ def settle(desk: Desk, arguments: argparse.Namespace) -> int:
     micros, tokens = amounts(arguments.spent or "")
     if arguments.spent and len(set(arguments.ids)) > 1:
         raise Refusal("--spent is what one request used: settle them one by one")
-    with _store(desk, arguments) as store:
+    with _changing(desk, arguments) as store:
         holds = store.settle_lost(arguments.ids, micros, tokens)
-    announce(store.path)
     if arguments.json:
         desk.say(columns.json_text({"settled": list(map(key_views.hold_document, holds))}, indented=True))
     else:

@@ -190,6 +190,29 @@ def test_what_is_said_is_changed_and_an_empty_text_clears(path: Path, announced:
     assert len(announced) == 3
 
 
+def test_every_change_is_announced_and_nothing_else_is(path: Path, announced: list[str]) -> None:
+    with KeyStore(str(path), 1.0) as store:
+        store.add_lost("ci", 1, 1, NOW)
+    for argv in (
+        ("group", "team", "--limits", ""),
+        ("create", "ci"),
+        ("change", "ci", "--owner", "x"),
+        ("disable", "ci"),
+        ("enable", "ci"),
+        ("rotate", "ci"),
+        ("remove", "ci"),
+        ("group", "team", "--remove"),
+        ("settle", "1"),
+    ):
+        announced.clear()
+        assert keys(path, *argv).code == 0
+        assert announced == [str(path)], argv
+    announced.clear()
+    for argv in (("list",), ("groups",), ("lost",), ("create", "ci", "--group", "none")):
+        keys(path, *argv)
+    assert announced == []
+
+
 def test_a_key_is_disabled_and_enabled(path: Path) -> None:
     made(path, "ci", "--expires", "1d")
     assert keys(path, "disable", "ci") == (0, "ci is disabled\n", "")
