@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,48 @@ def test_two_processes_may_make_one_ledger(tmp_path: Path, monkeypatch: pytest.M
     schema.connect(str(path), 1.0).close()
     assert others
     assert len(rows(path, "SELECT * FROM _sqlite_migrations")) == schema.VERSION
+
+
+def test_the_mode_of_a_new_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says at once that it is locked, however long it may wait, if two change the mode of a journal."""
+    set_up, tries = schema._set_up, []
+
+    def locked_once(connection: sqlite3.Connection, path: str, version: int) -> None:
+        tries.append(path)
+        if len(tries) == 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        set_up(connection, path, version)
+
+    monkeypatch.setattr(schema, "_set_up", locked_once)
+    monkeypatch.setattr(schema.time, "sleep", lambda seconds: None)
+    schema.connect(str(tmp_path / "a.db"), 60.0).close()
+    assert len(tries) == 2
+    tries.clear()
+    with pytest.raises(LedgerUnusable, match="is locked"):  # a current one is left alone: nothing is to be made
+        schema.connect(str(tmp_path / "a.db"), 60.0)
+    tries.clear()
+    with pytest.raises(LedgerUnusable, match="is locked"):
+        schema.connect(str(tmp_path / "b.db"), 0.0)
+
+
+def test_a_file_that_another_process_is_making_is_not_that_of_something_else(tmp_path: Path) -> None:
+    """The other one makes it between two looks at it."""
+    path = str(tmp_path / "a.db")
+    connection = sqlite3.connect(path, isolation_level=None)
+    looks: list[str] = []
+
+    def overtaken(statement: str) -> None:
+        looks.append(statement)
+        if statement == "PRAGMA user_version":
+            with suppress(LedgerUnusable):
+                schema.connect(path, 0.0).close()
+
+    connection.set_trace_callback(overtaken)
+    assert schema.version_of(connection, path) == 0
+    assert "PRAGMA user_version" in looks
+    connection.close()
 
 
 def test_there_are_as_many_migrations_as_the_version_says() -> None:
