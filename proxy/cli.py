@@ -38,6 +38,8 @@ examples:
                                                        a server of your own; its models are called vllm/<model>
   llm-proxy check --model gpt-4o                       what this environment means, and where that model goes
   llm-proxy simulate --fault 'cut=3'                   a provider that breaks off, to try your agent against
+  llm-proxy keys create ci --limits 'rpm=60 20usd/month'
+                                                       a key for a client, and what it may use
   llm-proxy usage --since 7d --by key,model            what was used, and what it cost
 
 Everything is configured by environment variables: `llm-proxy serve --help` lists them.
@@ -121,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--fault", default="", metavar="SPEC", help="what to do with every request, e.g. 'cut=3'")
     simulate.add_argument("--pace", type=float, metavar="N", help="events a second (as fast as they go)")
     simulate.add_argument("--replay", metavar="DIR", help="answer recorded requests from this folder")
-    add_commands(command, Desk(os.environ, time.time, time.sleep, sys.stdout, sys.stderr))
+    add_commands(command, Desk(os.environ, time.time, time.sleep, sys.stdout, sys.stderr, sys.stdin))
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What was spent, for people: the commands `usage`, `tail`, `prices` and `ledger`.
+"""What was spent, and who may spend, for people: the commands `usage`, `tail`, `prices`, `ledger` and `keys`.
 
   arguments  which commands there are, and what can be said to them
   desk       Desk: what a command has of the world; which exchanges were asked for, and in which ledger they are
@@ -9,6 +9,9 @@
   tail       the last requests, and new ones as they end
   prices     what the price table says
   upkeep     check, export, prune
+  keys       create, list, show, change, disable, enable, rotate, remove; groups; what kills left reserved
+             key_arguments: what can be said to it; key_fields: what that means; key_views: keys in words
+  announce   tells a running server that keys have changed
 
 Only cli imports it. Nothing here reads a clock or the environment: cli brings them.
 """

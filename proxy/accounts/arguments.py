@@ -1,6 +1,7 @@
-"""Which commands there are about what was spent, and what can be said to them.
+"""Which commands there are about what was spent and who may spend, and what can be said to them.
 
-Lives here: `add_commands`. May not live here: what the commands do; each is imported when it runs.
+Lives here: `add_commands`. May not live here: what the commands do; each is imported when it runs. What can be said to
+`keys` is in key_arguments.
 How it works: argparse refuses what is wrong by itself, with exit code 2; what takes the time of day to judge is refused
 by the command.
 Doubted: nothing yet.
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.accounts.desk import Command, Desk, answered
+from proxy.accounts.key_arguments import say_keys
 
 # Seconds that a person waits for an answer. A million rows take 2 s, by tag 6: `time llm-proxy usage --since all`.
 _PATIENCE = 30.0
@@ -67,6 +69,15 @@ def add_commands(add: Callable[..., Any], desk: Desk) -> None:
         "The ledger is a SQLite file, for any tool that reads such files. These look after it.",
     )
     _say_ledger(ledger.add_subparsers(metavar="what", required=True))
+    keys = command(
+        "keys",
+        lambda desk, arguments: int(arguments.part(desk, arguments)),
+        "make, change and list keys for clients",
+        "Keys are in the ledger's file, each as its SHA-256 and its beginning: nobody can be shown one again.\n"
+        "  llm-proxy keys create ci --limits 'rpm=60 20usd/month' --models 'gpt-4o* fast'\n"
+        "  llm-proxy keys rotate ci --keep 7d",
+    )
+    say_keys(keys.add_subparsers(metavar="what", required=True), _add_place)
 
 
 def _say_usage(usage: Any) -> None:

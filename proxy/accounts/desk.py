@@ -1,7 +1,7 @@
 """What a command has of the world, and what was said to it.
 
 Lives here: `Desk`; the ledger and the exchanges that arguments mean (`place`, `reader`, `wanted`); `answered`, which
-turns every way to fail into a sentence and an exit code. May not live here: what a command does.
+turns every way to fail into sentences and an exit code. May not live here: what a command does.
 How it works: cli makes the one real Desk, with the clock and the environment; tests make others. Whatever is printed
 passes `Desk.say`.
 Doubted: nothing yet.
@@ -23,18 +23,20 @@ _WIDEST = 160  # columns of a table: the eye loses a longer line
 
 
 class Refusal(Exception):
-    """A command was asked for what does not exist or makes no sense; the text is a sentence."""
+    """A command was asked for what does not exist or makes no sense; the arguments are sentences, one for each thing
+    that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The environment, the time (epoch seconds), a way to wait (seconds), where to write."""
+    """The environment, the time (epoch seconds), a way to wait (seconds), where to write, and what can be read."""
 
     environ: Mapping[str, str]
     now: Callable[[], float]
     rest: Callable[[float], None]
     out: TextIO
     errors: TextIO
+    given: TextIO | None = None
 
     def say(self, text: str) -> None:
         """One or more lines. Letters that the terminal lacks become escapes."""
@@ -63,6 +65,15 @@ class Desk:
 
         self.errors.write(f"llm-proxy: error: {clean(sentence)}\n")
 
+    def line(self) -> str:
+        """The first line of standard input, for what must not stand in a command: others on the machine see those."""
+        if self.given is None or self.given.isatty():
+            raise Refusal("there is nothing to read: give it by a pipe or from a file, as in `< FILE`")
+        try:
+            return self.given.readline().strip()
+        except (OSError, ValueError):
+            raise Refusal("what is given by standard input is no text") from None
+
     def variable(self, name: str) -> str:
         """A variable of ours, from the environment or from the file named there; empty if it is not set."""
         path = self.environ.get("LLM_PROXY_ENV_FILE", "").strip()
@@ -89,7 +100,8 @@ def answered(command: Command, desk: Desk, arguments: argparse.Namespace) -> int
     try:
         return command(desk, arguments)
     except Refusal as refusal:
-        desk.complain(str(refusal))
+        for sentence in refusal.args:
+            desk.complain(sentence)
         return 2
     except TooSlow as error:
         desk.complain(f"{error}: ask for less of it (--since), or wait longer (--seconds)")
@@ -99,15 +111,15 @@ def answered(command: Command, desk: Desk, arguments: argparse.Namespace) -> int
         return 1
 
 
-def place(desk: Desk, arguments: argparse.Namespace) -> str:
-    """The path of the ledger that is meant."""
+def place(desk: Desk, arguments: argparse.Namespace, *, is_needed: bool = True) -> str:
+    """The path of the ledger that is meant. `is_needed`: it must be there."""
     from proxy.ledger.schema import LedgerUnusable
     from proxy.server.table import DEFAULT_DB
 
     path = str(arguments.db or desk.variable("LLM_PROXY_DB") or DEFAULT_DB)
     if path.lower() == "off" and not arguments.db:
         raise Refusal("LLM_PROXY_DB=off: no ledger is kept; name the file of another one with --db")
-    if not os.path.exists(path):
+    if is_needed and not os.path.exists(path):
         raise LedgerUnusable(
             f"there is no ledger at {path}: `llm-proxy serve` makes it there; if it is elsewhere, say so with --db or "
             "LLM_PROXY_DB"

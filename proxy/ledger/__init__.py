@@ -12,8 +12,9 @@
   book         Book: all files of a ledger, open for writing; nothing is written twice, and what is missing is counted
   writer       Ledger: the sink; a bounded queue and the one thread that writes
   reader       LedgerReader: questions, through connections that cannot write, with a time limit
+  keys         KeyStore: keys given to clients, their groups, what killed processes had reserved
   period       moments in words: today, 7d, 2026-11-01
   audit        is a ledger whole?
 
-Knows only `outcome`. No content is ever stored: names, numbers and times.
+Knows only `outcome`. No content is ever stored: names, numbers and times; of a key its digest.
 """

@@ -91,12 +91,14 @@ class Book:
         if self._connection is None:
             self._connection = schema.connect(self._path, self._wait)
             self._place = schema.place(self._path)
-        for last in self._run_file.unsettled:
-            run.adopt(self._connection, last)
+        with schema.told(self._path):
+            for last in self._run_file.unsettled:
+                run.adopt(self._connection, last)
         # The file first. After a kill between the two there is a run without a row, of which nobody asks anything; the
         # other way round there would be a row whose receipts nobody can count.
         self._begin_file()
-        run.begin(self._connection, self._run, self._version, time.time())
+        with schema.told(self._path):
+            run.begin(self._connection, self._run, self._version, time.time())
         self._is_begun = True
 
     def _begin_file(self) -> None:

@@ -27,12 +27,17 @@ from collections.abc import Callable
 
 from proxy.ledger import records
 from proxy.ledger.records import COUNTER, HOLD, NUMBERS, WORDS, Found, LostHold, Numbers, Place
-from proxy.ledger.schema import is_temporary, place, told
+from proxy.ledger.schema import is_temporary, place, real_path, told
 
 # Bytes by which the file grows: the least is 512 records, written in 25 us; the most takes 0.4 ms, once in 8192 names.
 _LEAST, _MOST = 64 << 10, 1 << 20
 
 _sync = getattr(os, "fdatasync", os.fsync)  # Macs have only the other
+
+
+def beside(path: str) -> str:
+    """Where the counters of the ledger at `path` are. Raises LedgerUnusable."""
+    return real_path(path) + "-counters"
 
 
 class Counters:

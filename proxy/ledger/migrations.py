@@ -119,3 +119,63 @@ CREATE TABLE runs (
 )"""
     )
     db.execute("PRAGMA user_version = 1")
+
+
+@migrations()
+def keys(db: Database) -> None:
+    # Not NULL and unique: a value or a user id that meant two keys would mean neither.
+    db.execute(
+        """
+CREATE TABLE keys (
+  name TEXT NOT NULL PRIMARY KEY,
+  digest TEXT UNIQUE,            -- SHA-256 of its value, hexadecimal; NULL: it has none, and is known by its uid
+  prefix TEXT,                   -- how the value begins, for people
+  old_digest TEXT UNIQUE,        -- the value before the last rotation, valid until old_until
+  old_prefix TEXT,
+  old_until REAL,                -- this and the other times: seconds since 1970 (UTC)
+  owner TEXT,
+  tags TEXT,                     -- separated by commas
+  key_group TEXT,                -- key_groups.name, whose limits it shares
+  models TEXT,                   -- patterns of models and aliases, separated by blanks; * is anything; NULL: all
+  providers TEXT,                -- names, separated by blanks; NULL: all
+  limits TEXT NOT NULL DEFAULT '', -- limits and budgets: rpm=60 20usd/month
+  disconnect TEXT,               -- when its client leaves: cancel, drain, drain:<seconds>; NULL: as for all
+  raw INTEGER,                   -- 1: may use paths that are not read; 0: may not; NULL: unless it has limits
+  uid INTEGER UNIQUE,            -- user at the other end of a Unix socket, who needs no value
+  expires_at REAL,
+  disabled INTEGER NOT NULL DEFAULT 0,
+  created_at REAL,
+  changed_at REAL,
+  removed_at REAL,               -- it is no key any more, and its name may be given again
+  revision INTEGER NOT NULL      -- of its last change: one count over keys and key_groups
+)"""
+    )
+    db.execute("CREATE INDEX keys_revision ON keys (revision)")
+    db.execute("CREATE INDEX keys_key_group ON keys (key_group)")
+    db.execute(
+        """
+CREATE TABLE key_groups (
+  name TEXT NOT NULL PRIMARY KEY,
+  limits TEXT NOT NULL,          -- of all its keys together
+  changed_at REAL,
+  removed_at REAL,
+  revision INTEGER NOT NULL
+)"""
+    )
+    db.execute("CREATE INDEX key_groups_revision ON key_groups (revision)")
+    db.execute(
+        """
+CREATE TABLE lost_holds (
+  id INTEGER PRIMARY KEY,
+  key TEXT,                      -- its name
+  micros INTEGER,                -- what a request had reserved when its process was killed: millionths of a dollar
+  tokens INTEGER,
+  started_at REAL,
+  found_at REAL,
+  settled_at REAL,               -- NULL: nobody knows yet what it really cost, and what was reserved counts
+  settled_micros INTEGER,
+  settled_tokens INTEGER,
+  applied_at REAL                -- budgets have got back what was reserved and not spent
+)"""
+    )
+    db.execute("PRAGMA user_version = 2")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 APPLICATION = 0x4C4C4D50
 
 # As many migrations as there are in proxy.ledger.migrations.
-VERSION = 1
+VERSION = 2
 
 # Columns in the order in which rows are written. What they mean stands in the tables themselves: `.schema exchanges`.
 EXCHANGES = tuple(
@@ -127,17 +128,32 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
             pass
         connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
         try:
-            version_of(connection, path)  # before anything is written into somebody else's file
-            _arrange(connection, path)
-            ensure(connection, path)
+            version = version_of(connection, path)  # before anything is written into somebody else's file
+            _arrange(connection, path, version, time.monotonic() + wait)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _arrange(connection: sqlite3.Connection, path: str) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only
+def _arrange(connection: sqlite3.Connection, path: str, version: int, until: float) -> None:
+    """`until` (monotonic seconds): so long two processes that make one file try again. SQLite itself does not wait
+    where the journal's mode is to change, or where what a transaction has read is old."""
+    while True:
+        try:
+            _set_up(connection, path, version)
+            ensure(connection, path)
+            return
+        except sqlite3.OperationalError as error:
+            is_lock = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_lock or version == VERSION or time.monotonic() >= until:
+                raise
+        time.sleep(0.01)  # at start, before there is a loop
+
+
+def _set_up(connection: sqlite3.Connection, path: str, version: int) -> None:
+    if not version:  # it counts for no other, and would wait for whoever is writing to that
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LedgerUnusable(f"{path} cannot have a write-ahead log, as on network file systems: choose a local path")
@@ -164,10 +180,16 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
     LedgerUnusable: it belongs to something else, or to a newer version. `path` is for that sentence.
     """
-    [application] = connection.execute("PRAGMA application_id").fetchone()
-    [version] = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute("BEGIN")  # what is read is of one moment: somebody may be making it
+    try:
+        [application] = connection.execute("PRAGMA application_id").fetchone()
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        tables = 0
+        if application != APPLICATION:
+            [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        connection.rollback()
     if application != APPLICATION:
-        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or tables:
             raise LedgerUnusable(f"{path} is a SQLite database of something else: give the ledger a file of its own")
         return 0
@@ -184,7 +206,19 @@ def ensure(connection: sqlite3.Connection, path: str) -> None:
 
     The connection is in autocommit mode (isolation_level None). Raises LedgerUnusable, sqlite3.Error.
     """
-    if version_of(connection, path) < VERSION:
+    while version_of(connection, path) < VERSION:
         from proxy.ledger import migrations  # imports sqlite-utils
 
-        migrations.apply(connection)
+        before = _changes(connection)
+        try:
+            migrations.apply(connection)
+        except sqlite3.Error:
+            # A first `keys create` beside a first `serve`: what one of them was about to make, the other has made.
+            if _changes(connection) == before:
+                raise
+
+
+def _changes(connection: sqlite3.Connection) -> int:
+    """How often anybody changed the file's tables."""
+    [number] = connection.execute("PRAGMA schema_version").fetchone()
+    return int(number)

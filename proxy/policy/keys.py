@@ -77,7 +77,7 @@ class KeyRing:
         self.version = 0
         self._by_digest: dict[bytes, Door] = {}
         self._by_uid: dict[int, Door] = {}
-        self._by_name: dict[str, tuple[bytes, ...]] = {}
+        self._by_name: dict[str, tuple[Key, tuple[bytes, ...]]] = {}
         for name, secret in keys.items():
             self.put(Key(name), {digest_of(secret.reveal().encode()): FOREVER})
 
@@ -87,7 +87,7 @@ class KeyRing:
     def put(self, key: Key, digests: Mapping[bytes, int]) -> None:
         """`key` is as said from now on, under the values with these digests, each until then (rotation has two)."""
         self.remove(key.name)
-        self._by_name[key.name] = tuple(digests)
+        self._by_name[key.name] = key, tuple(digests)
         for digest, until in digests.items():
             self._by_digest[digest] = Door(key, min(until, key.until))
         if key.uid is not None:
@@ -96,10 +96,21 @@ class KeyRing:
     def remove(self, name: str) -> None:
         """There is no key of that name any more."""
         self.version += 1
-        for digest in self._by_name.pop(name, ()):
+        key, digests = self._by_name.pop(name, (None, ()))
+        for digest in digests:
             del self._by_digest[digest]
-        for uid in [uid for uid, door in self._by_uid.items() if door.key.name == name]:
-            del self._by_uid[uid]
+        if key is not None and key.uid is not None:
+            del self._by_uid[key.uid]
+
+    def named(self, name: str) -> Key | None:
+        """The key of that name."""
+        found = self._by_name.get(name)
+        return None if found is None else found[0]
+
+    def has(self, digest: bytes, but_of: str) -> bool:
+        """Whether another key than the one of that name has this digest."""
+        door = self._by_digest.get(digest)
+        return door is not None and door.key.name != but_of
 
     def find(self, presented: bytes) -> Door | None:
         """Where the value `presented` leads, if anywhere: 0.9 us, with 10 keys or with 100,000."""

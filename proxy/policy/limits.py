@@ -180,9 +180,10 @@ class Hold:
 class Limiter:
     """All scopes with their rules. One for each worker."""
 
-    __slots__ = ("version", "_chains", "_rules", "_slots", "_store", "_window_end")
+    __slots__ = ("carried", "version", "_chains", "_rules", "_slots", "_store", "_window_end")
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
+        self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
         self.version = 0  # changes whenever a chain that was given before does not hold any more
         self._store = store
         self._window_end = window_end
@@ -300,12 +301,19 @@ class Limiter:
             view[at + 1], view[at + 2], view[at] = costs[MICROS], costs[TOKENS], now
         return Hold(chain, costs, ends, over, self._store, place)
 
+    def give_back(self, chain: Chain, costs: Costs, at: int | None) -> None:
+        """Take `costs` off the budgets of `chain` in whose window the moment `at` lies; None: off all of them."""
+        for (view, place, _, unit, _), (_, rule) in zip(chain.budgets, chain.names[len(chain.rates) :], strict=True):
+            assert isinstance(rule, Budget)
+            if at is None or view[place + 1] == self._window_end(rule.window, at):
+                view[place] -= costs[unit]
+
     def _roll(self, chain: Chain, number: int, now: int) -> int:
         """The window of a budget has ended, or there was none yet: begin the one that `now` lies in. Its end."""
-        rule = chain.names[number][1]
+        scope, rule = chain.names[number]
         assert isinstance(rule, Budget)
         view, at, *_ = chain.budgets[number - len(chain.rates)]
-        view[at] = 0
+        view[at] = self.carried.get((scope, rule.unit), 0)
         view[at + 1] = end = self._window_end(rule.window, now)
         return end
 

@@ -129,6 +129,11 @@ class Relay:
         if self._emptied is not None and not self.clients and not self.drains:
             self._emptied.set()
 
+    @property
+    def exchanges(self) -> int:
+        """How many there have been."""
+        return self._count
+
     def next_number(self) -> int:
         """Of an exchange: unique within one process."""
         self._count += 1

@@ -7,6 +7,7 @@
   files       what settings read from files: secrets, prices
   calendar    when the hours, days, weeks and months of budgets end
   certificates   TLS with clients, and whether certificate files can be used
+  keys        StoredKeys: the keys in the ledger, always as they are now
   report      what a configuration means, as a document and as text, free of secrets
   worker      Worker: listeners, relay, sinks; start and stop
 

@@ -20,6 +20,7 @@ from proxy.catalog import load
 from proxy.catalog.prices import Prices, PricesError
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Reserves, Snapshot
+from proxy.ledger.keys import has_keys
 from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit
 from proxy.policy.keys import CANCEL, AuthMode, Disconnect, KeyRing
@@ -55,6 +56,7 @@ class Settings:
     tls_cert: str | None  # towards clients; both or none
     tls_key: str | None
     mode: AuthMode
+    is_mode_given: bool  # LLM_PROXY_AUTH; else the first key that comes to be turns keys on
     keys: dict[str, Secret]
     hosts: frozenset[str]
     log: str  # "json" | "text" | "off"
@@ -64,6 +66,7 @@ class Settings:
     snapshot: Snapshot
     rules: dict[str, Rules]  # limits by scope: all, key ..., model ..., provider ...
     calendar: Calendar  # of budgets
+    carries_lost: bool  # what a kill left reserved counts until it is settled, not only until its window ends
     warnings: tuple[str, ...] = ()
     env_file: str | None = None
 
@@ -77,16 +80,22 @@ class Settings:
         return self.mode is not AuthMode.KEYS
 
 
-def read_settings(environ: Mapping[str, str] | None = None, read_file: ReadFile = read_text_file) -> Settings:
-    """Settings out of `environ` (the process's own by default). Raises ConfigurationError with all errors at once."""
-    return _Reading(os.environ if environ is None else environ, read_file).result()
+def read_settings(
+    environ: Mapping[str, str] | None = None,
+    read_file: ReadFile = read_text_file,
+    has_keys: Callable[[str], bool] = has_keys,
+) -> Settings:
+    """Settings out of `environ` (the process's own by default). `has_keys`: whether the ledger at a path has keys.
+    Raises ConfigurationError with all errors at once."""
+    return _Reading(os.environ if environ is None else environ, read_file, has_keys).result()
 
 
 class _Reading:
     """One pass over one environment."""
 
-    def __init__(self, environ: Mapping[str, str], read_file: ReadFile) -> None:
+    def __init__(self, environ: Mapping[str, str], read_file: ReadFile, has_keys: Callable[[str], bool]) -> None:
         self._read_file = read_file
+        self._has_keys = has_keys
         self._errors: list[str] = []
         self._warnings: list[str] = []
         self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
@@ -108,6 +117,7 @@ class _Reading:
             tls_cert=self._file("LLM_PROXY_TLS_CERT"),
             tls_key=self._file("LLM_PROXY_TLS_KEY"),
             mode=mode,
+            is_mode_given="LLM_PROXY_AUTH" in self._environ,
             keys=keys,
             hosts=self._hosts(),
             log=self._one_of("LLM_PROXY_LOG", LOGS, "json"),
@@ -117,6 +127,7 @@ class _Reading:
             snapshot=replace(loaded.snapshot, prices=self._prices(), reserves=self._reserves()),
             rules=self._rules(keys, loaded.snapshot),
             calendar=self._calendar(),
+            carries_lost=self._one_of("LLM_PROXY_BUDGET_LOST", ("window", "operator"), "window") == "operator",
             env_file=self._env_file,
         )
         self._errors += _contradictions(settings)
@@ -197,15 +208,17 @@ class _Reading:
         keys, problems = parse_keys(text)
         self._errors += [f"LLM_PROXY_KEYS: {problem}" for problem in problems]
         asked = self._environ.get("LLM_PROXY_AUTH")
+        path = self._environ.get("LLM_PROXY_DB", DEFAULT_DB)
+        has_ledger = path.lower() != "off"
         if asked is None:
-            return (AuthMode.KEYS if text else AuthMode.OFF), keys
+            return (AuthMode.KEYS if text or (has_ledger and self._has_keys(path)) else AuthMode.OFF), keys
         try:
             mode = AuthMode(asked.lower())
         except ValueError:
             self._errors.append("LLM_PROXY_AUTH: must be one of keys, passthrough, off")
             return (AuthMode.KEYS if text else AuthMode.OFF), keys
-        if mode is AuthMode.KEYS and not text:
-            self._errors.append("LLM_PROXY_AUTH: keys needs LLM_PROXY_KEYS=name=key,...")
+        if mode is AuthMode.KEYS and not text and not has_ledger:
+            self._errors.append("LLM_PROXY_AUTH: keys needs LLM_PROXY_KEYS=name=key,..., or a ledger to keep keys in")
         if mode is not AuthMode.KEYS and text:
             self._errors.append(f"LLM_PROXY_KEYS: would mean nothing with LLM_PROXY_AUTH={mode.value}; unset one")
         return mode, keys
@@ -264,21 +277,10 @@ class _Reading:
             return Calendar()
 
     def _reserves(self) -> Reserves:
-        defaults = Reserves()
-        return Reserves(
-            self._count("LLM_PROXY_RESERVE_INPUT", defaults.input),
-            self._count("LLM_PROXY_RESERVE_OUTPUT", defaults.output),
-        )
-
-    def _count(self, variable: str, default: int) -> int:
-        text = self._environ.get(variable)
-        if text is None:
-            return default
-        value = parse_size(text, letters=False)
-        if value is None or not 1 <= value <= 10**8:
-            self._errors.append(f"{variable}: must be a whole number, 1 or more")
-            return default
-        return value
+        names = {"input": "LLM_PROXY_RESERVE_INPUT", "output": "LLM_PROXY_RESERVE_OUTPUT"}
+        tokens = Number("", "", "", 1, "")
+        given = {field: self._number(name, tokens) for field, name in names.items() if name in self._environ}
+        return Reserves(**{field: int(value) for field, value in given.items() if value is not None})
 
     def _is_on(self, variable: str, default: str = "on") -> bool:
         return self._one_of(variable, ("on", "off"), default) == "on"

@@ -132,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
         "certificate chain (PEM) for TLS with clients, on Unix sockets too; admin and health stay plain",
     ),
     Setting("LLM_PROXY_TLS_KEY", "", "file", "its private key (PEM)"),
-    Setting("LLM_PROXY_AUTH", "keys, or off without LLM_PROXY_KEYS", "", "keys, passthrough or off"),
+    Setting("LLM_PROXY_AUTH", "keys, or off where there are none", "", "keys, passthrough or off"),
     Setting("LLM_PROXY_KEYS", "", "", "keys given to clients: name=key, comma-separated; 16 characters or more each"),
     Setting(
         "LLM_PROXY_LIMITS",
@@ -141,6 +141,12 @@ SETTINGS: tuple[Setting, ...] = (
         "limits and budgets: 'all: rpm=600; key ci: rpm=60 20usd/month; model m: ...; provider p: ...'",
     ),
     Setting("LLM_PROXY_BUDGET_ZONE", "UTC", "", "the time zone whose days, weeks and months budgets have"),
+    Setting(
+        "LLM_PROXY_BUDGET_LOST",
+        "window",
+        "",
+        "until when counts what requests had reserved when the process was killed: window, or operator (keys settle)",
+    ),
     Setting(
         "LLM_PROXY_RESERVE_INPUT", "200000", "", "tokens reserved for an input that refers to files, images or URLs"
     ),

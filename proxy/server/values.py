@@ -1,7 +1,7 @@
 """What people write into variables -> values.
 
-Lives here: sizes, lines of variables, keys, limits by scope, what becomes of answers whose clients leave. May not live
-here: which variable holds what (settings), files.
+Lives here: sizes, lines of variables, keys and their names, limits by scope, what becomes of answers whose clients
+leave. May not live here: which variable holds what (settings), files.
 How it works: everything returns None, or sentences, where the text is something else; nothing repeats the text, which
 may be a secret that stands in the wrong place, but the words of limits, which are short.
 """
@@ -14,10 +14,22 @@ from proxy.catalog.secret import Secret
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.policy.rules import Rules, RulesError, parse_rules
 
+MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
 # 16 random letters and digits are 95 bits; what people invent is shorter.
 LEAST_KEY = 16
-KEY_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_KEY_VALUE = re.compile(r"[\x21-\x7e]+")
+
+
+def is_key_name(text: str) -> bool:
+    """Whether a key, or a group of keys, may be called so: logs, tables and metrics show it as it is."""
+    return _KEY_NAME.fullmatch(text) is not None
+
+
+def is_key_value(text: str) -> bool:
+    """Whether it may be a key: hard enough to guess, and any header field can carry it."""
+    return len(text) >= LEAST_KEY and _KEY_VALUE.fullmatch(text) is not None
 
 
 def parse_size(text: str, *, letters: bool = True) -> int | None:
@@ -57,11 +69,11 @@ def parse_keys(text: str) -> tuple[dict[str, Secret], list[str]]:
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not piece.strip():
             continue
-        if not equals or re.fullmatch(KEY_NAME, name) is None:
+        if not equals or not is_key_name(name):
             problems.append("write name=key, separated by commas")  # without its "=", a piece may be the key itself
         elif name in keys:
             problems.append(f"there are two keys called {name}")
-        elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
+        elif not is_key_value(value):
             how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {MAKE_KEY}"
             problems.append(f"the key of {name} {how}")
         elif Secret(value) in owners:

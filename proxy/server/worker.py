@@ -17,25 +17,30 @@ import socket
 import ssl
 import stat
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from proxy import __version__
 from proxy.admin.routes import AdminRequest, health_table
 from proxy.admin.session import AdminSessions
+from proxy.ledger.counters import Counters, beside
 from proxy.ledger.schema import LedgerUnusable
 from proxy.ledger.writer import Ledger
 from proxy.outcome import Limit
 from proxy.policy.admission import Admission, is_browser_page
-from proxy.policy.limits import CounterStore, Limiter, MemoryStore
+from proxy.policy.keys import AuthMode
+from proxy.policy.limits import Limiter, MemoryStore
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
 from proxy.server.certificates import client_tls
+from proxy.server.keys import StoredKeys
 from proxy.server.settings import Settings
 from proxy.telemetry.access_log import AccessLog
 from proxy.tokens.counter import Counter
 
 BACKLOG = 1024
+_SYNC_SECONDS = 1.0
 
 
 Note = Callable[..., None]  # level, sentence, and by name what programs may pick out of it
@@ -58,10 +63,12 @@ class Worker:
         sinks: tuple[Sink, ...] = (),
         note: Note = ignore,
         run: str = "",
-        store: CounterStore | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self.settings = settings
-        self._store = store or MemoryStore()  # counters of limits and budgets
+        self._counters = counters  # of limits and budgets
+        self._keys: StoredKeys | None = None
+        self._syncing: asyncio.TimerHandle | None = None
         self._run = run  # begins the ids of its exchanges; "": the relay finds one
         self.listening: list[str] = []
         self.admin: list[str] = []
@@ -77,7 +84,7 @@ class Worker:
         """Bind everything and serve. Raises CannotListen."""
         settings = self.settings
         loop = asyncio.get_running_loop()
-        limiter = Limiter(self._store, settings.calendar.end)
+        limiter = Limiter(self._counters or MemoryStore(), settings.calendar.end)
         for scope, rules in settings.rules.items():
             limiter.set_rules(scope, rules)
         admission = Admission(
@@ -91,6 +98,9 @@ class Worker:
         if settings.counts and settings.relay.meters:
             self.relay.counter = self.counter = Counter(loop, note=self._note)
         self.relay.start()
+        self._read_keys(admission)
+        if self._counters is not None:
+            self._sync_counters()
         if settings.snapshot.prices is not None:
             for provider in settings.snapshot.providers.values():  # its rows are read now, and not in the loop later
                 settings.snapshot.prices.find(provider.name, provider.origin.host, "", 0.0)
@@ -109,6 +119,31 @@ class Worker:
         except BaseException:
             await self.stop(0)
             raise
+
+    def _read_keys(self, admission: Admission) -> None:
+        """Those in the ledger, where keys are used. Raises LedgerUnusable."""
+        settings, counters = self.settings, self._counters
+        is_mode_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
+        if counters is None or settings.ledger is None or not (settings.mode is AuthMode.KEYS or is_mode_open):
+            return
+        static, carries = frozenset(settings.keys), settings.carries_lost
+        path = settings.ledger.path
+        self._keys = StoredKeys(path, counters, admission, static, is_mode_open, carries, self._note)
+        self.relay.look_for_changes = self._keys.look
+
+    def _sync_counters(self, seen: int = 0) -> None:
+        """Have the disk take what the counters say, once a second while requests come: what a power cut may cost.
+        `seen`: requests at the last time."""
+        counters, now = self._counters, self.relay.exchanges
+        loop = asyncio.get_running_loop()
+        if counters is not None and now != seen:
+            loop.run_in_executor(None, counters.sync).add_done_callback(self._synced)
+        self._syncing = loop.call_later(_SYNC_SECONDS, self._sync_counters, now)
+
+    def _synced(self, done: asyncio.Future[None]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._note("warn", f"the counters of limits and budgets did not reach the disk: {error}")
 
     async def _listen(self, address: Address, protocol: Callable[[], Any], context: ssl.SSLContext | None) -> str:
         loop = asyncio.get_running_loop()
@@ -147,6 +182,10 @@ class Worker:
         await relay.drain(grace)
         for sessions in self._sessions:
             sessions.close()
+        if self._syncing is not None:
+            self._syncing.cancel()
+        if self._keys is not None:
+            self._keys.close()
         for server in self._servers:
             server.close()
         for path in self._paths:
@@ -216,28 +255,32 @@ def run(settings: Settings) -> int:
     run = os.urandom(6).hex()
     ledger = None if settings.ledger is None else Ledger(settings.ledger, run, __version__, log.note)
     code = 1
+    counters = None
     try:
-        if ledger is not None:
-            ledger.open()
+        if ledger is not None and settings.ledger is not None:
+            ledger.open()  # from here on nobody else has the files beside it either
+            counters = Counters(beside(settings.ledger.path), log.note, time.time_ns())
             ledger.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_serve(settings, run, log, ledger))
+            code = runner.run(_serve(settings, run, log, ledger, counters))
     except LedgerUnusable as error:
         log.note("error", f"LLM_PROXY_DB: {error}")
     finally:
+        if counters is not None:
+            counters.close()
         if ledger is not None and not ledger.close(10.0):  # it says what is lost, while there is a log
             code = code or 1
         log.close(2.0)
     return code
 
 
-async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | None) -> int:
+async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | None, counters: Counters | None) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _report(log, context))
     sinks: tuple[Sink, ...] = () if settings.log == "off" else (log.observe,)
     if ledger is not None:
         sinks = (*sinks, ledger.observe)
-    worker = Worker(settings, sinks, log.note, run)
+    worker = Worker(settings, sinks, log.note, run, counters)
     stopping = asyncio.Event()
     interrupts = 0
 

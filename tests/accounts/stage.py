@@ -44,6 +44,7 @@ def give(
     now: float = NOW,
     rest: Callable[[float], None] = no_rest,
     out: io.StringIO | None = None,
+    given: io.StringIO | None = None,
 ) -> Said:
     """Give the command; what it said. SystemExit where argparse refuses it."""
     out, errors = out or io.StringIO(), io.StringIO()
@@ -55,7 +56,7 @@ def give(
         added.set_defaults(run=run)
         return added
 
-    add_commands(add, Desk(environ or {}, lambda: now, rest, out, errors))
+    add_commands(add, Desk(environ or {}, lambda: now, rest, out, errors, given))
     arguments = parser.parse_args(argv)
     return Said(arguments.run(arguments), out.getvalue(), errors.getvalue())
 

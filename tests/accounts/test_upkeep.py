@@ -42,7 +42,7 @@ def test_a_whole_ledger(path: Path) -> None:
     said = ledger(path, "check")
     assert (said.code, said.errors) == (0, "")
     first, *rest = said.out.split("\n")
-    assert first.startswith(f"ledger    {path}  (0.") and first.endswith(" MB, schema 1)")
+    assert first.startswith(f"ledger    {path}  (0.") and first.endswith(f" MB, schema {schema.VERSION})")
     assert rest == [
         "rows      2 exchanges, begun 2026-11-24 12:00 to 2026-11-25 11:00 UTC; 2 attempts",
         "runs      1",

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import copy
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
 
 from proxy.ledger import migrations, schema
+from proxy.ledger.keys import KeyRow, KeyStore, digest_of
 from proxy.ledger.schema import LedgerUnusable
-from tests.ledger.receipts import a_ledger, a_receipt, rows
+from tests.ledger.receipts import a_ledger, a_receipt, full_receipt, rows
+
+NEXT = schema.VERSION + 1
 
 
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As if this were the next version, whose second migration runs the statements in the list."""
-    statements = ["ALTER TABLE exchanges ADD COLUMN colour TEXT", "PRAGMA user_version = 2"]
+    """As if this were the next version, whose last migration runs the statements in the list."""
+    statements = ["ALTER TABLE exchanges ADD COLUMN colour TEXT", f"PRAGMA user_version = {NEXT}"]
     every = copy.deepcopy(migrations.migrations)
 
     @every()
-    def second(db: Database) -> None:
+    def last(db: Database) -> None:
         for statement in statements:
             db.execute(statement)
 
     monkeypatch.setattr(migrations, "migrations", every)
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", NEXT)
     return statements
 
 
@@ -43,11 +47,11 @@ def older(tmp_path: Path) -> Path:
 def test_an_older_file_is_migrated_and_keeps_its_rows(older: Path, newer: list[str]) -> None:
     [before] = rows(older)
     connection = schema.connect(str(older), 1.0)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (NEXT,)
     connection.close()
     assert rows(older) == [before | {"colour": None}]
     names = [row["name"] for row in rows(older, "SELECT name FROM _sqlite_migrations ORDER BY id")]
-    assert names == ["first_tables", "second"]
+    assert names == ["first_tables", "keys", "last"]
 
 
 def test_a_migrated_file_is_written_and_then_left_alone(older: Path, newer: list[str]) -> None:
@@ -56,7 +60,7 @@ def test_a_migrated_file_is_written_and_then_left_alone(older: Path, newer: list
         ledger.observe(a_receipt(number))
         assert ledger.close(0)
     assert len(rows(older)) == 3
-    assert len(rows(older, "SELECT * FROM _sqlite_migrations")) == 2
+    assert len(rows(older, "SELECT * FROM _sqlite_migrations")) == NEXT
 
 
 def test_a_migration_that_fails_leaves_no_trace(older: Path, newer: list[str]) -> None:
@@ -65,8 +69,8 @@ def test_a_migration_that_fails_leaves_no_trace(older: Path, newer: list[str]) -
     with pytest.raises(LedgerUnusable, match="table exchanges already exists"):
         schema.connect(str(older), 1.0)
     assert rows(older, "SELECT sql FROM sqlite_master") == before
-    assert rows(older, "PRAGMA user_version") == [{"user_version": 1}]
-    assert len(rows(older, "SELECT * FROM _sqlite_migrations")) == 1
+    assert rows(older, "PRAGMA user_version") == [{"user_version": NEXT - 1}]
+    assert len(rows(older, "SELECT * FROM _sqlite_migrations")) == NEXT - 1
     newer.pop()
     schema.connect(str(older), 1.0).close()
     assert "colour" in rows(older)[0]
@@ -81,6 +85,102 @@ def test_the_file_of_a_first_start_that_was_killed_is_taken(tmp_path: Path) -> N
     connection.close()
     schema.connect(str(path), 1.0).close()
     assert rows(path) == []
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger as the first version left it, with a row, a try and a run in it."""
+    path = tmp_path / "first.db"
+    every = copy.deepcopy(migrations.migrations)
+    del every._migrations[1:]
+    with monkeypatch.context() as past:
+        past.setattr(migrations, "migrations", every)
+        past.setattr(schema, "VERSION", 1)
+        ledger = a_ledger(path)
+        ledger.observe(full_receipt())
+        assert ledger.close(0)
+    assert rows(path, "PRAGMA user_version") == [{"user_version": 1}]
+    return path
+
+
+def test_a_ledger_of_the_first_version_keeps_its_rows_and_gets_keys(first: Path) -> None:
+    tables = ("exchanges", "attempts", "runs")
+    before = [rows(first, f"SELECT * FROM {table}") for table in tables]
+    assert [len(found) for found in before] == [1, 2, 1]
+    with KeyStore(str(first), 1.0) as store:
+        store.create(KeyRow("a", digest_of("x" * 16)))
+    assert [rows(first, f"SELECT * FROM {table}") for table in tables] == before
+    assert rows(first, "PRAGMA user_version") == [{"user_version": schema.VERSION}]
+    assert [row["name"] for row in rows(first, "SELECT name FROM keys")] == ["a"]
+
+
+def test_a_ledger_of_the_first_version_is_written_on(first: Path) -> None:
+    ledger = a_ledger(first, run="r2")
+    ledger.observe(a_receipt(2))
+    assert ledger.close(0)
+    assert len(rows(first)) == 2
+    assert rows(first, "SELECT * FROM keys") == []
+
+
+def test_two_processes_may_make_one_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one does everything at the worst moment: when this one knows what is pending, and has done nothing."""
+    path = tmp_path / "a.db"
+    pending = migrations.migrations.pending
+    others: list[str] = []
+
+    def overtaken(db: Database) -> object:
+        found = pending(db)
+        if not others:
+            others.append("came")
+            schema.connect(str(path), 1.0).close()
+        return found
+
+    monkeypatch.setattr(migrations.migrations, "pending", overtaken)
+    schema.connect(str(path), 1.0).close()
+    assert others
+    assert len(rows(path, "SELECT * FROM _sqlite_migrations")) == schema.VERSION
+
+
+def test_the_mode_of_a_new_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says at once that it is locked, however long it may wait, if two change the mode of a journal."""
+    set_up, tries = schema._set_up, []
+
+    def locked_once(connection: sqlite3.Connection, path: str, version: int) -> None:
+        tries.append(path)
+        if len(tries) == 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        set_up(connection, path, version)
+
+    monkeypatch.setattr(schema, "_set_up", locked_once)
+    monkeypatch.setattr(schema.time, "sleep", lambda seconds: None)
+    schema.connect(str(tmp_path / "a.db"), 60.0).close()
+    assert len(tries) == 2
+    tries.clear()
+    with pytest.raises(LedgerUnusable, match="is locked"):  # a current one is left alone: nothing is to be made
+        schema.connect(str(tmp_path / "a.db"), 60.0)
+    tries.clear()
+    with pytest.raises(LedgerUnusable, match="is locked"):
+        schema.connect(str(tmp_path / "b.db"), 0.0)
+
+
+def test_a_file_that_another_process_is_making_is_not_that_of_something_else(tmp_path: Path) -> None:
+    """The other one makes it between two looks at it."""
+    path = str(tmp_path / "a.db")
+    connection = sqlite3.connect(path, isolation_level=None)
+    looks: list[str] = []
+
+    def overtaken(statement: str) -> None:
+        looks.append(statement)
+        if statement == "PRAGMA user_version":
+            with suppress(LedgerUnusable):
+                schema.connect(path, 0.0).close()
+
+    connection.set_trace_callback(overtaken)
+    assert schema.version_of(connection, path) == 0
+    assert "PRAGMA user_version" in looks
+    connection.close()
 
 
 def test_there_are_as_many_migrations_as_the_version_says() -> None:

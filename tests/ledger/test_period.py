@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.ledger.period import midnight, moment, shown, zone_name
+from proxy.ledger.period import ahead, midnight, moment, shown, zone_name
 
 
 def utc(*parts: int) -> float:
@@ -58,6 +58,32 @@ def test_words_mean_moments(text: str, expected: float | None) -> None:
 def test_what_is_no_moment_is_refused_with_the_forms_that_are(text: str) -> None:
     with pytest.raises(ValueError, match="not a time; write one of: today, yesterday, 30m"):
         moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", NOW + 90),
+        (" 7D ", NOW + 7 * 86_400),
+        ("2026-11-26", utc(2026, 11, 26)),
+        ("2026-11-25T12:31", NOW + 60),
+        ("2026-11-25T14:31+02:00", NOW + 60),
+    ],
+)
+def test_words_mean_moments_to_come(text: str, expected: float) -> None:
+    assert ahead(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["2026-11-25", "2026-11-25T12:30", "0d", "1970-01-01"])
+def test_what_is_over_is_not_to_come(text: str) -> None:
+    with pytest.raises(ValueError, match="is over already: write a time to come"):
+        ahead(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["", "today", "now", "all", "-7d", "7", "+7d"])
+def test_what_is_no_moment_to_come_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a time; write one of: 30m, 24h, 7d"):
+        ahead(text, NOW)
 
 
 def test_yesterday_may_be_in_another_month_or_year() -> None:

@@ -221,6 +221,15 @@ def test_a_connection_takes_no_lock_of_this_process_away(tmp_path: Path) -> None
     first.close()
 
 
+def test_a_current_ledger_is_opened_while_another_program_writes(tmp_path: Path) -> None:
+    """Who only reads keys must wait for nobody, and opens the file as everybody does."""
+    path = str(tmp_path / "a.db")
+    first = schema.connect(path, 0.0)
+    first.execute("BEGIN EXCLUSIVE")
+    schema.connect(path, 0.0).close()
+    first.close()
+
+
 def test_place_knows_a_file_that_was_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a"
     assert schema.place(str(path)) == (0, 0)

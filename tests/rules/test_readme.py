@@ -89,6 +89,21 @@ def test_commands_named_there_exist() -> None:
     assert [name for name in sorted(called) if not re.search(rf"\b{name}\b", help_text)] == []
 
 
+def test_the_parts_of_keys_are_all_there_and_so_are_their_options() -> None:
+    table = readme().partition("| `llm-proxy keys` |")[2].partition("\n\n")[0]
+    named = re.findall(r"`([a-z]+)(?: [A-Z]+…?)?`(?=[, |])", table)
+    script = "import sys; from proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    def help_of(*argv: str) -> str:
+        command = [sys.executable, "-c", script, "keys", *argv, "--help"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert named == re.findall(r"^    ([a-z]+)  ", help_of(), re.M)
+    options = set(re.findall(r"--[a-z][a-z-]*", table))
+    known = "".join(help_of(part) for part in ("create", "list", "rotate", "group", "settle"))
+    assert [option for option in sorted(options) if option not in known] == []
+
+
 def test_paths_named_there_exist() -> None:
     text = readme()
     paths = set(re.findall(r"`((?:proxy|bench|tests|scripts)/[\w./-]*)`", text))

@@ -1,0 +1,208 @@
+"""The keys that are kept in the ledger, as policy needs them, and always as they are now.
+
+Lives here: `StoredKeys`. May not live here: what a key may (policy), the tables (ledger.keys), what people type
+(accounts).
+How it works: before each request one number in the counters' file is compared, 0.1 us; whoever has changed a key or a
+group has changed that number. Then the rows after the last change known are read, here in the loop: 0.3 ms for a few.
+Keys of LLM_PROXY_KEYS come first: one of the ledger that has such a name is left out, and the operator is told.
+What the processes before had reserved when they were killed goes into the table `lost_holds`, for the operator. It is
+charged already, and stays so until its window ends, or, if the setting says so, in every window until it is settled.
+Doubted: reading blocks the loop; 100,000 keys take half a second, at start.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from proxy.ledger.counters import Counters
+from proxy.ledger.keys import GroupRow, KeyRow, KeyStore
+from proxy.ledger.schema import LedgerUnusable, is_temporary
+from proxy.policy.admission import Admission
+from proxy.policy.keys import AuthMode, Key
+from proxy.policy.limits import FOREVER
+from proxy.policy.rules import MICROS, TOKENS, Rules, RulesError, dollars, parse_rules
+from proxy.server.values import parse_policy
+
+_SECOND = 10**9
+_WAIT = 0.2  # seconds for others' locks: the loop stands still meanwhile
+_PAUSE = 1.0  # seconds until the next try
+
+Note = Callable[..., None]
+
+
+class StoredKeys:
+    """`path`: of the ledger. `static`: names that LLM_PROXY_KEYS has. `is_mode_open`: LLM_PROXY_AUTH says nothing, so
+    that the first key of the ledger turns keys on. `carries`: what was lost counts in each window until it is settled.
+    Raises LedgerUnusable; where it is only for now (a lock, a full disk) it tries again, and until then every request
+    needs a key."""
+
+    __slots__ = (
+        "_admission", "_carries", "_counters", "_is_mode_open", "_note", "_path", "_revision", "_seen", "_static",
+        "_store", "_try_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        path: str,
+        counters: Counters,
+        admission: Admission,
+        static: frozenset[str],
+        is_mode_open: bool,
+        carries: bool,
+        note: Note,
+    ) -> None:
+        self._path = path
+        self._store: KeyStore | None = None
+        self._counters = counters
+        self._admission = admission
+        self._static = static
+        self._is_mode_open = is_mode_open
+        self._carries = carries
+        self._note = note
+        self._revision = 0
+        self._seen: int | None = None  # generation of what was read last; None: nothing was
+        self._try_at = 0.0
+        try:
+            self._catch_up()
+        except LedgerUnusable as error:
+            if not is_temporary(error):
+                raise
+            self._fail(error)
+
+    def look(self) -> None:
+        """Called before each request."""
+        if self._counters.generation != self._seen:
+            now = time.monotonic()
+            if now >= self._try_at:
+                try:
+                    self._catch_up()
+                except LedgerUnusable as error:
+                    self._fail(error)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _fail(self, error: LedgerUnusable) -> None:
+        self._try_at = time.monotonic() + _PAUSE
+        self._note("error", f"the keys in the ledger cannot be read ({error}): it is tried again")
+        if self._is_mode_open:
+            self._need_keys(True)
+
+    def _catch_up(self) -> None:
+        generation = self._counters.generation  # before the rows: what changes in between is read once more
+        if self._store is None:
+            self._store = KeyStore(self._path, _WAIT)
+        if self._seen is None:
+            self._keep_lost(self._store)
+        self._read(self._store)
+        self._seen = generation
+
+    def _need_keys(self, needs: bool) -> None:
+        self._admission.ring.mode = AuthMode.KEYS if needs else AuthMode.OFF
+        self._admission.browser_guard = not needs
+
+    def _read(self, store: KeyStore) -> None:
+        since, revision = self._revision, store.revision()
+        for group in store.groups(since):
+            self._take_group(group)
+        for row in store.keys(since):
+            self._take_key(row)
+        for hold in store.apply_settled():
+            micros, tokens = hold.micros - (hold.settled_micros or 0), hold.tokens - (hold.settled_tokens or 0)
+            at = None if self._carries else round((hold.started_at or 0) * _SECOND)
+            self._admission.give_back(hold.key or "", micros, tokens, at)
+        self._admission.limiter.carried = self._carried(store) if self._carries else {}
+        self._revision = revision
+        if self._is_mode_open:
+            # Also if the only key was disabled or removed since: that must not open what it had closed.
+            self._need_keys(revision > 0)
+            if revision > 0:
+                self._is_mode_open = False
+                self._note("info", "there are keys in the ledger now, so that every request needs one")
+
+    def _carried(self, store: KeyStore) -> dict[tuple[str, int], int]:
+        """What was lost and is not settled, by scope and unit."""
+        found: Counter[tuple[str, int]] = Counter()
+        for hold in store.lost():
+            key = self._admission.ring.named(hold.key or "")
+            scopes = [f"key {hold.key}", "all"] + ([f"group {key.group}"] if key is not None and key.group else [])
+            for scope in scopes:
+                found[scope, MICROS] += hold.micros
+                found[scope, TOKENS] += hold.tokens
+        return dict(found)
+
+    def _take_group(self, group: GroupRow) -> None:
+        rules: Rules | None = Rules()
+        if group.removed_at is None:
+            rules = self._rules(f"the group {group.name}", group.limits)
+        self._admission.limiter.set_rules(f"group {group.name}", _CLOSED if rules is None else rules)
+
+    def _take_key(self, row: KeyRow) -> None:
+        ring, limiter = self._admission.ring, self._admission.limiter
+        if row.name in self._static:
+            if row.removed_at is None:
+                self._note("warn", f"the ledger's key {row.name} is not used: LLM_PROXY_KEYS has one of that name")
+            return
+        rules = None if row.removed_at is not None else self._rules(f"the key {row.name}", row.limits)
+        if row.removed_at is not None or row.disabled or rules is None:
+            ring.remove(row.name)
+            limiter.set_rules(f"key {row.name}", Rules())
+            return
+        limiter.set_rules(f"key {row.name}", rules)
+        digests = {}
+        if row.old_digest is not None:
+            digests[bytes.fromhex(row.old_digest)] = _moment(row.old_until)
+        if row.digest is not None:
+            digests[bytes.fromhex(row.digest)] = FOREVER
+        taken = [digest for digest in digests if ring.has(digest, but_of=row.name)]
+        if taken:
+            self._note("warn", f"the ledger's key {row.name} has a value of LLM_PROXY_KEYS: that one is meant")
+        ring.put(_key(row), {digest: until for digest, until in digests.items() if digest not in taken})
+
+    def _rules(self, whose: str, text: str) -> Rules | None:
+        try:
+            return parse_rules(text)
+        except RulesError as error:
+            self._note("error", f"the limits of {whose} cannot be read, so that it is closed: {error}")
+            return None
+
+    def _keep_lost(self, store: KeyStore) -> None:
+        lost = self._counters.lost
+        if not lost:
+            return
+        for hold in lost:
+            started_at = hold.started_at / _SECOND
+            if not store.has_lost(hold.key, started_at):
+                store.add_lost(hold.key, hold.micros, hold.tokens, started_at)
+        self._counters.forget_lost()
+        micros, tokens = sum(hold.micros for hold in lost), sum(hold.tokens for hold in lost)
+        self._note(
+            "warn",
+            f"{len(lost)} requests were running when the process before was killed: the {dollars(micros)} usd and "
+            f"{tokens} tokens that they had reserved count as spent (`llm-proxy keys lost` shows them)",
+            requests=len(lost),
+        )
+
+
+# For a group whose limits cannot be read: who wrote them meant less than everything.
+_CLOSED = Rules(concurrent=0)
+
+
+def _key(row: KeyRow) -> Key:
+    return Key(
+        row.name,
+        row.key_group,
+        None if row.models is None else tuple(row.models.split()),
+        None if row.providers is None else frozenset(row.providers.split()),
+        None if row.raw is None else bool(row.raw),
+        None if row.disconnect is None else parse_policy(row.disconnect),
+        row.uid,
+        _moment(row.expires_at),
+    )
+
+
+def _moment(seconds: float | None) -> int:
+    return FOREVER if seconds is None else min(round(seconds * _SECOND), FOREVER)
