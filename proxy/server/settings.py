@@ -340,6 +340,9 @@ class _Reading:
     def _warn(self, settings: Settings) -> None:
         if not settings.snapshot.providers and not self._errors:
             self._warnings.append("no provider is configured: set e.g. OPENAI_API_KEY, or LLM_PROXY_PROVIDER_<NAME>")
+        if settings.mode is AuthMode.KEYS and settings.ledger is not None and not settings.keys:
+            if not self._has_keys(settings.ledger.path):
+                self._warnings.append("LLM_PROXY_AUTH: there are no keys yet: `llm-proxy keys create NAME` makes one")
         if not settings.relay.meters and any(rules.counts_tokens for rules in settings.rules.values()):
             self._warnings.append(
                 "LLM_PROXY_METER: off, so that limits count what requests reserve, and not what they use"

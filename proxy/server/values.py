@@ -113,7 +113,7 @@ def parse_limits(text: str) -> tuple[dict[str, Rules], list[str]]:
         if not piece.strip():
             continue
         # Names of models may hold colons; behind that of a scope there is a blank.
-        name, colon, line = piece.strip().partition(": ")
+        name, colon, line = f"{piece.strip()} ".partition(": ")
         scope = _SCOPE.fullmatch(name.strip())
         if not colon or scope is None:
             problems.append(
@@ -123,6 +123,7 @@ def parse_limits(text: str) -> tuple[dict[str, Rules], list[str]]:
         whole = scope[1] or f"{scope[2]} {scope[3]}"
         if whole in found:
             problems.append(f"{whole}: is said twice")
+        found[whole] = Rules()
         try:
             found[whole] = parse_rules(line)
         except RulesError as error:

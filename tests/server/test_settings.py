@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.snapshot import Reserves
 from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit, Source, Usage
 from proxy.policy.keys import CANCEL, AuthMode, Disconnect
+from proxy.policy.rules import parse_rules
 from proxy.relay.options import DEFAULT_SECONDS, RelayOptions
 from proxy.server.addresses import Address
 from proxy.server.settings import (
@@ -31,8 +33,9 @@ def read_file(path: str) -> str:
     return FILES[path]
 
 
-def settings(**environ: str) -> Settings:
-    return read_settings({"OPENAI_API_KEY": "x"} | environ, read_file)
+def settings(has_keys: bool = False, **environ: str) -> Settings:
+    """`has_keys`: the ledger holds some."""
+    return read_settings({"OPENAI_API_KEY": "x"} | environ, read_file, lambda path: has_keys)
 
 
 def errors(**environ: str) -> list[str]:
@@ -142,6 +145,69 @@ def test_keys_turn_the_mode_on_and_the_guard_off() -> None:
     assert KEY not in repr(found)
 
 
+def test_keys_in_the_ledger_turn_the_mode_on_too() -> None:
+    found = settings(True, LLM_PROXY_LISTEN="0.0.0.0:8080")
+    assert (found.mode, found.is_mode_given, found.browser_guard, found.keys) == (AuthMode.KEYS, False, False, {})
+    assert settings(True, LLM_PROXY_DB="off").mode is AuthMode.OFF
+    assert settings(True, LLM_PROXY_AUTH="off").mode is AuthMode.OFF
+
+
+def test_keys_may_come_later() -> None:
+    found = settings(LLM_PROXY_AUTH="keys")
+    assert (found.mode, found.is_mode_given) == (AuthMode.KEYS, True)
+    assert [warning for warning in found.warnings if "llm-proxy keys create" in warning]
+    assert not settings(True, LLM_PROXY_AUTH="keys").warnings
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_limits() -> None:
+    found = settings(
+        LLM_PROXY_KEYS=f"ci={KEY}",
+        LLM_PROXY_LIMITS="all: rpm=600; key ci: rpm=60 20usd/month\nmodel l3:8b: concurrent=2; provider openai: tpm=1k",
+        LLM_PROXY_BUDGET_ZONE="Europe/Berlin",
+        LLM_PROXY_BUDGET_LOST="operator",
+        LLM_PROXY_RESERVE_OUTPUT="500",
+    )
+    assert found.rules == {
+        "all": parse_rules("rpm=600"),
+        "key ci": parse_rules("rpm=60 20usd/month"),
+        "model l3:8b": parse_rules("concurrent=2"),
+        "provider openai": parse_rules("tpm=1k"),
+    }
+    assert (found.calendar.zone, found.carries_lost) == ("Europe/Berlin", True)
+    assert found.snapshot.reserves == Reserves(200_000, 500)
+    nothing = settings()
+    assert (nothing.rules, nothing.calendar.zone, nothing.carries_lost) == ({}, "UTC", False)
+    assert nothing.snapshot.reserves == Reserves()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"LLM_PROXY_LIMITS": "rpm=6"},
+        {"LLM_PROXY_LIMITS": "all: rpm"},
+        {"LLM_PROXY_LIMITS": "all: rpm=6; all: rpm=7"},
+        {"LLM_PROXY_LIMITS": "key nobody: rpm=6"},
+        {"LLM_PROXY_LIMITS": "provider nobody: rpm=6"},
+        {"LLM_PROXY_LIMITS": "group team: rpm=6"},
+        {"LLM_PROXY_BUDGET_ZONE": "Nowhere"},
+        {"LLM_PROXY_BUDGET_LOST": "never"},
+        {"LLM_PROXY_RESERVE_INPUT": "0"},
+        {"LLM_PROXY_RESERVE_OUTPUT": "many"},
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(environ: dict[str, str]) -> None:
+    assert error(**environ).partition(":")[0] in environ
+
+
+def test_without_meters_limits_count_what_is_reserved() -> None:
+    found = settings(LLM_PROXY_METER="off", LLM_PROXY_LIMITS="all: tpm=1k")
+    assert any(warning.startswith("LLM_PROXY_METER") for warning in found.warnings)
+    assert not settings(LLM_PROXY_METER="off", LLM_PROXY_LIMITS="all: rpm=1k").warnings
+
+
 @pytest.mark.parametrize("mode", ["off", "passthrough", "PassThrough"])
 def test_modes_without_keys(mode: str) -> None:
     found = settings(LLM_PROXY_AUTH=mode)
@@ -152,7 +218,7 @@ def test_modes_without_keys(mode: str) -> None:
 @pytest.mark.parametrize(
     "environ",
     [
-        {"LLM_PROXY_AUTH": "keys"},
+        {"LLM_PROXY_AUTH": "keys", "LLM_PROXY_DB": "off"},
         {"LLM_PROXY_AUTH": "hidden"},
         {"LLM_PROXY_AUTH": "off", "LLM_PROXY_KEYS": "a=" + KEY},
         {"LLM_PROXY_AUTH": "passthrough", "LLM_PROXY_KEYS": "a=" + KEY},

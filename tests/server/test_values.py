@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.policy.keys import CANCEL, Disconnect
+from proxy.policy.rules import parse_rules
 from proxy.server.values import (
     is_key_name,
     is_key_value,
     parse_disconnect,
     parse_env_file,
+    parse_keys,
+    parse_limits,
     parse_policy,
     parse_size,
 )
@@ -76,3 +79,53 @@ def test_values_of_keys(value: str, expected: bool) -> None:
     assert is_key_value(value) is expected
     assert not is_key_value(value + "\n")
     assert not is_key_value("é" * 16)
+
+
+# --- keys and limits --------------------------------------------------------------------------------------------------
+
+
+def test_keys() -> None:
+    keys, problems = parse_keys("ci=0123456789abcdef,\n b.x@y = 0123456789abcdef= ,")
+    assert ({name: secret.reveal() for name, secret in keys.items()}, problems) == (
+        {"ci": "0123456789abcdef", "b.x@y": "0123456789abcdef="},
+        [],
+    )
+
+
+def test_what_is_wrong_with_keys_is_said_at_once_and_shows_none() -> None:
+    text = "hidden-hidden-hidden,a=short,b=0123456789abcdef,b=fedcba9876543210,c=0123456789abcdef"
+    keys, problems = parse_keys(text)
+    assert list(keys) == ["b"]
+    assert len(problems) == 4
+    assert not any(part in " ".join(problems) for part in ("hidden", "short", "0123", "fedc"))
+
+
+@pytest.mark.parametrize(
+    ("text", "scopes"),
+    [
+        ("", []),
+        ("all: rpm=1", ["all"]),
+        (
+            "key a: rpm=1; model llama3:8b: 1usd/day:warn;\nprovider  p : tpm=1;",
+            ["key a", "model llama3:8b", "provider p"],
+        ),
+        ("all: ", ["all"]),
+    ],
+)
+def test_limits_by_scope(text: str, scopes: list[str]) -> None:
+    found, problems = parse_limits(text)
+    assert (list(found), problems) == (scopes, [])
+
+
+def test_what_a_scope_may_do() -> None:
+    assert parse_limits("key a: rpm=1 2usd/day")[0] == {"key a": parse_rules("rpm=1 2usd/day")}
+
+
+def test_what_is_wrong_with_limits_is_said_at_once() -> None:
+    _, problems = parse_limits("rpm=1; nobody x: rpm=1; all: what rpm=0; all: rpm=1; key a:rpm=1")
+    assert len(problems) == 6
+    assert [problem for problem in problems if problem.startswith("all: ")] == [
+        "all: 'what': is neither a limit (rpm=60) nor a budget (20usd/month, 2Mtokens/day:warn)",
+        "all: 'rpm=0': write whole numbers, 1 or more: rpm=60, or rpm=60/10 for at most 10 at once",
+        "all: is said twice",
+    ]

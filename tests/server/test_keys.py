@@ -1,0 +1,310 @@
+"""Keys in the ledger are as they are now: seen by the next request, closed where they cannot be read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.catalog.secret import Secret
+from proxy.ledger.counters import Counters, beside, bump
+from proxy.ledger.keys import KeyRow, KeyStore, digest_of
+from proxy.ledger.schema import LedgerUnusable
+from proxy.policy.admission import Admission
+from proxy.policy.keys import AuthMode, Disconnect, KeyRing
+from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
+from proxy.policy.rules import MICROS, parse_rules
+from proxy.server import keys as module
+from proxy.server.keys import StoredKeys
+from tests.policy.heads import head
+
+SECOND = 10**9
+NOW = time.time_ns()
+VALUE = "lp-0123456789abcdef"
+OTHER = "lp-fedcba9876543210"
+STATIC = "static-0123456789"
+
+
+class Place:
+    """A ledger with keys, and what a server makes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "a.db")
+        self.notes: list[tuple[str, str]] = []
+        self.store = KeyStore(self.path, 1.0)
+        self.counters = self.open()
+        self.admission = self.admits(AuthMode.KEYS)
+
+    def note(self, level: str, message: str, /, **more: object) -> None:
+        self.notes.append((level, message))
+
+    def open(self, now: int = NOW) -> Counters:
+        return Counters(beside(self.path), self.note, now)
+
+    def admits(self, mode: AuthMode) -> Admission:
+        def window_end(window: str, now: int) -> int:
+            return FOREVER if window == "total" else now - now % (3600 * SECOND) + 3600 * SECOND
+
+        ring = KeyRing({"static": Secret(STATIC)} if mode is AuthMode.KEYS else {}, mode)
+        limiter = Limiter(self.counters, window_end)
+        is_off = mode is AuthMode.OFF
+        return Admission(ring, limiter, browser_guard=is_off, hosts=frozenset(), streams_per_key=0)
+
+    def serve(self, *, mode: AuthMode = AuthMode.KEYS, is_open: bool = False, carries: bool = False) -> StoredKeys:
+        self.admission = self.admits(mode)
+        return StoredKeys(self.path, self.counters, self.admission, frozenset({"static"}), is_open, carries, self.note)
+
+    def create(self, name: str, value: str = VALUE, **columns: Any) -> None:
+        self.store.create(KeyRow(name, digest_of(value), value[:5], **columns))
+        bump(beside(self.path))
+
+    def who(self, value: str = VALUE, now: int = NOW) -> str | None:
+        """The name of the key that this value opens, None: it opens nothing."""
+        found = self.admission.admit(head(("x-api-key", value)), now)
+        return getattr(found, "key", None)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_key_opens_as_soon_as_it_exists_and_no_longer_than_it_does(place: Place) -> None:
+    stored = place.serve()
+    assert place.who() is None
+    place.create("ci")
+    assert place.who() is None, "nobody has looked"
+    stored.look()
+    assert place.who() == "ci"
+    place.store.change("ci", disabled=1)
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() is None
+    place.store.change("ci", disabled=0)
+    place.store.remove("ci")
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() is None
+    assert place.who(STATIC) == "static"
+
+
+def test_all_that_a_key_is(place: Place) -> None:
+    place.store.set_group("team", "rpm=7")
+    place.create(
+        "ci",
+        key_group="team",
+        models="gpt* o3",
+        providers="openai",
+        limits="rpm=5",
+        disconnect="drain:9",
+        raw=0,
+        uid=12,
+    )
+    place.serve()
+    key = place.admission.ring.named("ci")
+    assert key is not None
+    assert (key.group, key.models, key.providers) == ("team", ("gpt*", "o3"), frozenset({"openai"}))
+    assert (key.disconnect, key.raw, key.uid, key.until) == (Disconnect(True, 9.0), False, 12, FOREVER)
+    chain = place.admission.limiter.chain("ci", "team", None, None)
+    assert [(scope, rule.name) for scope, rule in chain.names] == [("key ci", "rpm"), ("group team", "rpm")]
+    assert getattr(place.admission.admit(head(), NOW, 12), "key", None) == "ci"
+    assert getattr(place.admission.admit(head(), NOW, 13), "key", None) is None
+
+
+def test_rotated_both_values_open_until_a_date(place: Place) -> None:
+    place.create("ci")
+    place.store.rotate("ci", digest_of(OTHER), OTHER[:5], NOW / SECOND + 60)
+    place.serve()
+    assert (place.who(), place.who(OTHER)) == ("ci", "ci")
+    later = NOW + 61 * SECOND
+    assert (place.who(now=later), place.who(OTHER, later)) == (None, "ci")
+
+
+def test_a_key_expires(place: Place) -> None:
+    place.create("ci", expires_at=NOW / SECOND + 60)
+    place.serve()
+    assert (place.who(), place.who(now=NOW + 61 * SECOND)) == ("ci", None)
+
+
+def test_names_and_values_of_the_environment_come_first(place: Place) -> None:
+    place.create("static", VALUE, limits="rpm=1")
+    place.create("thief", STATIC)
+    place.serve()
+    assert (place.who(), place.who(STATIC)) == (None, "static")
+    assert place.admission.limiter.rules("key static") == parse_rules("")
+    assert [level for level, _ in place.notes] == ["warn", "warn"]
+
+
+def test_a_key_or_a_group_whose_limits_cannot_be_read_is_closed(place: Place) -> None:
+    place.create("ci", limits="nonsense")
+    place.store.set_group("team", "nonsense")
+    place.create("other", OTHER, key_group="team")
+    place.serve()
+    assert place.who() is None
+    assert place.who(OTHER) == "other"
+    chain = place.admission.limiter.chain("other", "team", None, None)
+    assert not isinstance(place.admission.limiter.take(chain, ONE, NOW), Hold)
+    assert [level for level, _ in place.notes] == ["error", "error"]
+
+
+ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
+
+
+def test_a_changed_group_holds_at_once(place: Place) -> None:
+    place.store.set_group("team", "rpm=7")
+    stored = place.serve()
+    place.store.set_group("team", "rpm=9")
+    bump(beside(place.path))
+    stored.look()
+    assert place.admission.limiter.rules("group team") == parse_rules("rpm=9")
+    place.store.remove_group("team")
+    bump(beside(place.path))
+    stored.look()
+    assert place.admission.limiter.rules("group team") == parse_rules("")
+
+
+# -- on and off -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_key_turns_keys_on_and_nothing_turns_them_off(place: Place) -> None:
+    stored = place.serve(mode=AuthMode.OFF, is_open=True)
+    assert place.admission.ring.mode is AuthMode.OFF
+    assert place.admission.browser_guard
+    place.create("ci")
+    stored.look()
+    assert place.admission.ring.mode is AuthMode.KEYS
+    assert not place.admission.browser_guard
+    place.store.remove("ci")
+    bump(beside(place.path))
+    stored.look()
+    assert place.admission.ring.mode is AuthMode.KEYS
+    assert place.who() is None
+    stored.close()
+    place.serve(mode=AuthMode.OFF, is_open=True)
+    assert place.admission.ring.mode is AuthMode.KEYS, "also after a restart"
+
+
+def test_who_said_off_means_it(place: Place) -> None:
+    place.create("ci")
+    place.serve(mode=AuthMode.OFF, is_open=False)
+    assert place.admission.ring.mode is AuthMode.OFF
+
+
+def test_a_ledger_that_cannot_be_read_for_now_closes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.create("ci")
+    opened: list[float] = []
+
+    def locked(path: str, wait: float) -> KeyStore:
+        opened.append(wait)
+        raise LedgerUnusable("it is locked") from OSError(28, "No space left on device")
+
+    real, clock = module.KeyStore, [100.0]
+    monkeypatch.setattr(module, "KeyStore", locked)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    stored = place.serve(mode=AuthMode.OFF, is_open=True)
+    assert place.admission.ring.mode is AuthMode.KEYS
+    assert place.who() is None
+    for _ in range(5):
+        stored.look()
+    assert len(opened) == 1, "not at each request"
+    monkeypatch.setattr(module, "KeyStore", real)
+    clock[0] += 1
+    stored.look()
+    assert place.who() == "ci"
+
+
+def test_a_ledger_that_can_never_be_used_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str, wait: float) -> KeyStore:
+        raise LedgerUnusable("it is damaged")
+
+    monkeypatch.setattr(module, "KeyStore", broken)
+    with pytest.raises(LedgerUnusable):
+        place.serve()
+
+
+# -- what a kill left -------------------------------------------------------------------------------------------------
+
+
+def killed(place: Place, micros: int, rules: str = "1usd/hour") -> None:
+    """A process with a request of `ci` under way ends by SIGKILL; another one has the place."""
+    place.create("ci", limits=rules)
+    place.serve()
+    limiter = place.admission.limiter
+    taken = limiter.take(limiter.chain("ci", None, None, None), Demand((1, 9, 9, 0, micros), ONE.least), NOW)
+    assert isinstance(taken, Hold)
+    place.counters.close()
+    place.counters = place.open(NOW + 1)
+
+
+def left(place: Place, now: int = NOW + 2) -> int:
+    """Microdollars that the budget of `ci` still allows."""
+    limiter = place.admission.limiter
+    chain = limiter.chain("ci", None, None, None)
+    limiter.take(chain, Demand((1, 0, 0, 0, 0), ONE.least), now)  # so that the window is this one
+    view, at, amount, unit, _ = chain.budgets[0]
+    assert unit == MICROS
+    return amount - view[at]
+
+
+def test_what_ran_counts_as_spent_and_is_told_once(place: Place) -> None:
+    killed(place, 400_000)
+    place.serve()
+    assert left(place) == 600_000
+    (lost,) = place.store.lost()
+    assert (lost.key, lost.micros, lost.tokens) == ("ci", 400_000, 9)
+    assert [message for level, message in place.notes if level == "warn"] == [
+        "1 requests were running when the process before was killed: the 0.4 usd and 9 tokens that they had reserved "
+        "count as spent (`llm-proxy keys lost` shows them)"
+    ]
+    place.counters.close()
+    place.counters = place.open(NOW + 3)
+    place.serve()
+    assert len(place.store.lost()) == 1
+    assert left(place) == 600_000
+
+
+def test_what_comes_twice_is_written_once(place: Place) -> None:
+    """Killed between the table and the file."""
+    killed(place, 400_000)
+    (hold,) = place.counters.lost
+    place.store.add_lost(hold.key, hold.micros, hold.tokens, hold.started_at / SECOND)
+    place.serve()
+    assert len(place.store.lost()) == 1
+
+
+def test_settled_what_was_not_spent_comes_back_once(place: Place) -> None:
+    killed(place, 400_000)
+    stored = place.serve()
+    place.store.settle_lost("ci", 100_000, 9)
+    bump(beside(place.path))
+    stored.look()
+    assert left(place) == 900_000
+    bump(beside(place.path))
+    stored.look()
+    assert left(place) == 900_000
+
+
+def test_settled_while_no_server_runs(place: Place) -> None:
+    killed(place, 400_000)
+    place.serve()
+    place.store.settle_lost("ci", 100_000, 9)
+    place.serve()
+    assert left(place) == 900_000
+
+
+@pytest.mark.parametrize(("carries", "rest"), [(False, 1_000_000), (True, 600_000)])
+def test_in_the_next_window_it_counts_if_the_setting_says_so(place: Place, carries: bool, rest: int) -> None:
+    killed(place, 400_000)
+    stored = place.serve(carries=carries)
+    later = NOW + 3600 * SECOND
+    assert left(place, later) == rest
+    place.store.settle_lost("ci", 100_000, 9)
+    bump(beside(place.path))
+    stored.look()
+    assert left(place, later) == (1_000_000 if not carries else 900_000)
+    assert left(place, later + 3600 * SECOND) == 1_000_000
