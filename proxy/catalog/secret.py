@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import NoReturn
 
 # The same number as the least length of our own keys (settings): 16 random letters and digits are 95 bits.
@@ -27,7 +28,7 @@ class Secret:
     __slots__ = ("_tell", "fingerprint")
 
     def __init__(self, value: str) -> None:
-        self._tell = lambda: value
+        self._tell: Callable[[], str] = lambda: value
         is_short = len(value) < LEAST_FINGERPRINTED
         self.fingerprint = SHORT if is_short else hashlib.sha256(_bytes(value)).hexdigest()[:8]
 

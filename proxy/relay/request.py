@@ -139,7 +139,8 @@ def upstream_lines(head: RequestHead, target: Target, grant: Grant, name: bytes,
 
 def provider_lines(provider: Provider, with_credential: bool) -> bytes:
     """What each request to `provider` has: Host, configured fields, its credential."""
-    lines = [(b"host", provider.host_header), *provider.headers]
+    lines = [(b"host", provider.host_header)]
+    lines += [(name, value.reveal().encode("latin-1")) for name, value in provider.headers]
     if with_credential:
         lines += credential_fields(provider)
     return b"".join([b"%b: %b\r\n" % line for line in lines])
