@@ -70,8 +70,11 @@ class Mask:
         return max((_overlap(data, value) for value in self._tell()), default=0)
 
     def may_be_in(self, text: str) -> bool:
-        """A quick look: False if nothing is to be hidden in `text`. 0.1 us."""
-        return any(start in text for start in self._tell_starts())
+        """A quick look: False if nothing is to be hidden in `text`."""
+        for start in self._tell_starts():  # noqa: SIM110 (any() and its generator take three times as long)
+            if start in text:
+                return True
+        return False
 
     def hide_text(self, text: str) -> str:
         """`text`, which may be cut off, without the values and without a longer beginning of one at its end."""

@@ -8,6 +8,7 @@
   body        RequestBody: held until it was read, or streamed through
   phases      how long each phase may last
   answer      Answer: an upstream's answer on its way to the client: framing, events, the honest ending
+  masking     our credential in an error that comes compressed, and in receipts
   metering    Metering: what an exchange used, reported or counted or estimated, and what it costs
   absent      AbsentClient: in the place of a client that has left while its answer is read on
   local       answers of our own: refusals, failures, OPTIONS

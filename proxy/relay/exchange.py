@@ -264,6 +264,8 @@ class Exchange:
             self._metering,
             self._hides_usage,
             lines,
+            self.id,
+            None if passage.grant.passthrough else provider.mask,
         )
         self.answer = answer
         receipt.status = head.status
@@ -329,7 +331,7 @@ class Exchange:
         status = status_of(failure)
         self._give_up(failure)
         if answer is not None:
-            answer.break_off(failure, status, self.id)
+            answer.break_off(failure, status)
             self._finish(failure)
             self.client.exchange_cut(hard=self.head is not None and self.head.version == b"1.0")
             return
@@ -433,14 +435,14 @@ class Exchange:
             receipt.note(failure)
         metering = self._metering
         if metering is None:
-            relay.record(receipt)
+            relay.record(receipt, self._passage)
             return
         try:
             metering.finish(answer is not None, has_ended_well, self._charge)
         except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
             self._report(error)
             metering.release()
-            relay.record(receipt)
+            relay.record(receipt, self._passage)
 
     def _begin_metering(self) -> None:
         """A provider has got the whole request, and may want money for it."""
@@ -458,7 +460,7 @@ class Exchange:
             charge(receipt, usage, passage.snapshot)
         except Exception as error:  # as in `_finish`
             self._report(error)
-        self._relay.record(receipt)
+        self._relay.record(receipt, passage)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

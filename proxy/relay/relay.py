@@ -22,11 +22,13 @@ from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
 from proxy.relay.deadlines import Deadlines
 from proxy.relay.hangup import HangupWatch
+from proxy.relay.masking import scrub
 from proxy.relay.metering import TextCounter
 from proxy.relay.options import CANCEL, Disconnect, RelayOptions
 from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
+from proxy.relay.request import Passage
 from proxy.relay.tasks import Tasks
 
 Sink = Callable[[Receipt], None]
@@ -129,7 +131,11 @@ class Relay:
             return CANCEL
         return self.options.disconnect_by_key.get(key or "", self.options.disconnect)
 
-    def record(self, receipt: Receipt) -> None:
+    def record(self, receipt: Receipt, passage: Passage | None = None) -> None:
+        """Every receipt passes here; `passage` knows which secrets the provider was told and may have repeated."""
+        mask = None if passage is None else passage.mask_of(receipt.provider)
+        if mask is not None:
+            scrub(receipt, mask)
         for sink in self._sinks:
             try:
                 sink(receipt)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from proxy.catalog.mask import Mask
+from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Phase, Side
@@ -43,6 +45,7 @@ class Passage:
         "route",
         "snapshot",
         "tags",
+        "_carried",
         "_admission",
         "_identity",
         "_lines",
@@ -56,6 +59,7 @@ class Passage:
         self.path = head.path.decode("ascii")
         tags = head.get(b"x-llm-proxy-tags")
         self.tags = None if not tags else tags[:MAX_TAGS].decode("utf-8", "replace")
+        self._carried = Mask([Secret(field[2].decode("latin-1")) for field in grant.carried]) if grant.carried else None
         self._admission = admission
         self.snapshot = snapshot
         self.grant = grant
@@ -68,6 +72,13 @@ class Passage:
 
     def is_valid(self, admission: Admission, snapshot: Snapshot) -> bool:
         return self._admission is admission and self.snapshot is snapshot
+
+    def mask_of(self, provider: str | None) -> Mask | None:
+        """Hides what `provider` was told and nobody else may see: our credential, or the client's own."""
+        if self.grant.passthrough:
+            return self._carried
+        found = self.snapshot.providers.get(provider or "")
+        return None if found is None else found.mask
 
     def may_ask_for_usage(self, provider: Provider) -> bool:
         """Whether a stream of `provider` may be asked to report usage. Azure's older APIs refuse to be."""
