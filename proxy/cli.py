@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
@@ -148,17 +148,18 @@ def _complain(sentences: Sequence[str], kind: str) -> None:
         print(f"llm-proxy: {kind}: {sentence}", file=sys.stderr)
 
 
-def _read_settings() -> Settings | list[str]:
-    """The environment's settings, or all errors, certificates included. Warnings are shown either way."""
+def _read_settings(environ: Mapping[str, str] = os.environ) -> Settings | list[str]:
+    """The settings of `environ`, or all errors, certificates included. Warnings are shown, by a first start only."""
     from proxy.server.certificates import check_certificates
     from proxy.server.settings import ConfigurationError, read_settings
 
+    is_first = environ is os.environ
     try:
-        settings = read_settings()
+        settings = read_settings(environ)
     except ConfigurationError as error:
-        _complain(error.warnings, "warning")
+        _complain(error.warnings if is_first else (), "warning")
         return error.errors
-    _complain(settings.warnings, "warning")
+    _complain(settings.warnings if is_first else (), "warning")
     return check_certificates(settings) or settings
 
 
@@ -166,7 +167,16 @@ def _read_settings() -> Settings | list[str]:
 
 
 def _serve(_: argparse.Namespace) -> int:
-    settings = _read_settings()
+    from proxy.server import clearing
+
+    settings: Settings | list[str]
+    try:
+        environ = clearing.taken_over(os.environ)
+        settings = _read_settings(environ)
+        if environ is os.environ and not isinstance(settings, list) and settings.clears_env:
+            clearing.start_again(environ)
+    except clearing.CannotClear as error:
+        settings = [str(error)]
     if isinstance(settings, list):
         _complain(settings, "error")
         return 2

@@ -5,6 +5,7 @@
   settings    read_settings: environment -> Settings, all errors at once; the only reader of the environment
   values      text of variables -> sizes, policies
   files       what settings read from files: secrets, prices
+  clearing    a second start of the process, in an environment without secrets
   certificates   TLS with clients, and whether certificate files can be used
   report      what a configuration means, as a document and as text, free of secrets
   worker      Worker: listeners, relay, sinks; start and stop

@@ -66,6 +66,7 @@ class Settings:
     snapshot: Snapshot
     warnings: tuple[str, ...] = ()
     env_file: str | None = None
+    clears_env: bool = False
 
     def ring(self) -> KeyRing:
         """The keys, ready to be looked up."""
@@ -116,6 +117,7 @@ class _Reading:
             relay=self._relay(keys),
             snapshot=replace(loaded.snapshot, prices=self._prices()),
             env_file=self._env_file,
+            clears_env=self._is_on("LLM_PROXY_CLEAR_ENV", "off"),
         )
         self._errors += _contradictions(settings)
         self._warn(settings)
