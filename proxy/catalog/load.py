@@ -295,7 +295,7 @@ class _Loading:
             return providers.get("openai") or (next(iter(providers.values())) if len(providers) == 1 else None)
         if name.lower() not in providers:
             known = ", ".join(providers) or "there are none"
-            self._errors.append(f"{DEFAULT}: no provider is called {name!r} ({known})")
+            self._errors.append(f"{DEFAULT}: is not the name of a provider ({known})")
             return None
         return providers[name.lower()]
 

@@ -54,7 +54,10 @@ class Mask:
         return bytes(self.hide_in(data, bytearray(data))) if self.is_in(data) else data
 
     def is_in(self, data: bytes) -> bool:
-        return any(value in data for value in self._tell())
+        for value in self._tell():  # noqa: SIM110 (any() and its generator take three times as long)
+            if value in data:
+                return True
+        return False
 
     def hide_in(self, data: bytes, shown: bytearray) -> bytearray:
         """Write the stars for `data` into `shown`, which is as long. Values may overlap."""

@@ -278,9 +278,10 @@ def _client_head(
     mask: Mask | None,
 ) -> bytes:
     # x-llm-proxy-: ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
-    parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields, b"x-llm-proxy-")]
-    if mask is not None and head.status >= 300:
-        parts = [encode.status_line(head.status, mask.hide(head.reason)), mask.hide(parts[1])]
+    fields, reason = encode.field_lines(head.fields, b"x-llm-proxy-"), head.reason
+    if mask is not None:  # of any answer: who quotes a key as the id of a request does so before its error is known
+        fields, reason = mask.hide(fields), mask.hide(reason)
+    parts = [encode.status_line(head.status, reason), fields]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
         parts.append(date_line())
     parts += (VIA, lines)

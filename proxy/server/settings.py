@@ -211,24 +211,24 @@ class _Reading:
 
     def _keys(self, text: str) -> dict[str, Secret]:
         keys: dict[str, Secret] = {}
-        owners: dict[Secret, str] = {}
-        for piece in re.split(r"[,\n]", text):
+        numbers: dict[Secret, int] = {}
+        for number, piece in enumerate(re.split(r"[,\n]", text), 1):
             name, equals, value = (part.strip() for part in piece.partition("="))
             if not piece.strip():
                 continue
             if not equals or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name) is None:
-                # Without its "=", a piece may be the key itself: it is not repeated.
+                # Nothing is repeated, not even a name: without its "=", or turned round, it is the key.
                 self._errors.append("LLM_PROXY_KEYS: write name=key, separated by commas")
             elif name in keys:
-                self._errors.append(f"LLM_PROXY_KEYS: there are two keys called {name}")
+                self._errors.append(f"LLM_PROXY_KEYS: key {number} has the name of an earlier one")
             elif len(value) < LEAST_KEY or re.fullmatch(r"[\x21-\x7e]+", value) is None:
                 how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {_MAKE_KEY}"
-                self._errors.append(f"LLM_PROXY_KEYS: the key of {name} {how}")
-            elif Secret(value) in owners:
-                self._errors.append(f"LLM_PROXY_KEYS: {owners[Secret(value)]} and {name} have the same key")
+                self._errors.append(f"LLM_PROXY_KEYS: key {number} {how}")
+            elif Secret(value) in numbers:
+                self._errors.append(f"LLM_PROXY_KEYS: {numbers[Secret(value)]} and {number} are the same key")
             else:
                 keys[name] = Secret(value)
-                owners[keys[name]] = name
+                numbers[keys[name]] = number
         return keys
 
     # --- numbers ------------------------------------------------------------------------------------------------------
@@ -262,8 +262,8 @@ class _Reading:
         if isinstance(found, str):
             self._errors.append(f"LLM_PROXY_DISCONNECT: {found}")
             return CANCEL, {}
-        unknown = sorted(set(found[1]) - set(keys))
-        self._errors += [f"LLM_PROXY_DISCONNECT: LLM_PROXY_KEYS has no key called {name}" for name in unknown]
+        if not set(found[1]) <= set(keys):  # which one is not repeated: it may be the key instead of its name
+            self._errors.append("LLM_PROXY_DISCONNECT: not every name in it is that of a key in LLM_PROXY_KEYS")
         return found
 
     def _is_on(self, variable: str, default: str = "on") -> bool:

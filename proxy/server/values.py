@@ -53,7 +53,7 @@ def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | st
         if not equals:
             default = policy
         elif name in by_key:
-            return f"says twice what to do for the key {name}"
+            return "says twice what to do for the same key"
         else:
             by_key[name] = policy
     return default, by_key

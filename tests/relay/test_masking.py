@@ -107,6 +107,13 @@ def test_fields_and_reason_are_masked_too() -> None:
     assert b"Location: /v1/models?key=" + STARS in moved
 
 
+def test_the_fields_of_an_answer_that_is_no_error_are_masked_too() -> None:
+    line = b"X-Request-Id: for-" + KEY.encode()
+    assert hears(s.ask(), s.unary(s.DOCUMENT, b"200 OK", line)) == s.passed_on(
+        s.DOCUMENT, b"200 OK", b"X-Request-Id: for-" + STARS
+    )
+
+
 def test_the_same_bytes_in_an_answer_that_is_none_pass() -> None:
     document = b'{"choices":[{"message":{"content":"%b"}}]}' % KEY.encode()
     assert hears(s.ask(), s.unary(document)) == s.passed_on(document)
@@ -153,7 +160,7 @@ def test_a_good_stream_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("searched")
 
     with stage() as on:
-        client, upstream = streaming(on)
+        client, upstream = streaming(on)  # its head has been searched, as every head is
         for name in ("hide", "hide_in", "is_in", "begun"):
             monkeypatch.setattr(Mask, name, never)
         delta = s.text(b"usual")
