@@ -265,7 +265,7 @@ class Exchange:
             self._hides_usage,
             lines,
             self.id,
-            None if passage.grant.passthrough else provider.mask,
+            passage.mask_of(provider),
         )
         self.answer = answer
         receipt.status = head.status

@@ -22,7 +22,6 @@ from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
 from proxy.relay.deadlines import Deadlines
 from proxy.relay.hangup import HangupWatch
-from proxy.relay.masking import scrub
 from proxy.relay.metering import TextCounter
 from proxy.relay.options import CANCEL, Disconnect, RelayOptions
 from proxy.relay.phases import Seconds
@@ -133,9 +132,8 @@ class Relay:
 
     def record(self, receipt: Receipt, passage: Passage | None = None) -> None:
         """Every receipt passes here; `passage` knows which secrets the provider was told and may have repeated."""
-        mask = None if passage is None else passage.mask_of(receipt.provider)
-        if mask is not None:
-            scrub(receipt, mask)
+        if passage is not None:
+            passage.scrub(receipt)
         for sink in self._sinks:
             try:
                 sink(receipt)

@@ -14,10 +14,11 @@ from proxy.catalog.mask import Mask
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Call
-from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side
 from proxy.policy.admission import Admission, Grant
 from proxy.policy.keys import KEY_CARRIERS
 from proxy.policy.router import Route, Target, plan, route
+from proxy.relay.masking import scrub
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead
 
@@ -73,12 +74,17 @@ class Passage:
     def is_valid(self, admission: Admission, snapshot: Snapshot) -> bool:
         return self._admission is admission and self.snapshot is snapshot
 
-    def mask_of(self, provider: str | None) -> Mask | None:
-        """Hides what `provider` was told and nobody else may see: our credential, or the client's own."""
-        if self.grant.passthrough:
-            return self._carried
-        found = self.snapshot.providers.get(provider or "")
-        return None if found is None else found.mask
+    def mask_of(self, provider: Provider) -> Mask:
+        """Hides what `provider` was told and the client may not see. A credential of its own it may."""
+        return provider.field_mask if self.grant.passthrough else provider.mask
+
+    def scrub(self, receipt: Receipt) -> None:
+        """Hide what the provider was told and no log may show, a credential of the client's own included."""
+        provider = self.snapshot.providers.get(receipt.provider or "")
+        if provider is not None:
+            scrub(receipt, self.mask_of(provider))
+            if self._carried is not None:
+                scrub(receipt, self._carried)
 
     def may_ask_for_usage(self, provider: Provider) -> bool:
         """Whether a stream of `provider` may be asked to report usage. Azure's older APIs refuse to be."""

@@ -128,6 +128,16 @@ def test_in_passthrough_mode_it_is_the_clients_own() -> None:
         assert on.receipt().provider_request_id == "*" * len(KEY), "the ledger is not the client's"
 
 
+def test_in_passthrough_mode_other_secrets_are_still_ours() -> None:
+    token = (b"x-edge-token", Secret("edge-token-0123"))
+    with Stage(providers=(replace(s.openai_provider(), headers=(token,)),), mode=AuthMode.PASSTHROUGH) as on:
+        client = on.client()
+        client.says(s.ask(b"Authorization: Bearer " + KEY.encode()))
+        on.upstream().says(s.unary(b"edge-token-0123 " + KEY.encode(), b"400 Bad", b"X-Request-Id: edge-token-0123"))
+        assert client.heard().endswith(b"\r\n\r\n" + b"*" * 15 + b" " + KEY.encode())
+        assert on.receipt().provider_request_id == "*" * 15
+
+
 # -- errors under status 200 ------------------------------------------------------------------------------------------
 
 

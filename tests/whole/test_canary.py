@@ -143,7 +143,7 @@ def test_what_comes_back_shows_no_secret(
     start: Callable[..., Sidecar], provide: Any, tmp_path: Path, log: str, is_locked: bool
 ) -> None:
     canaries, provider = Canaries(), provide()
-    env = whole_environ(canaries, provider, tmp_path) | {"LLM_PROXY_LOG": log}
+    env = whole_environ(canaries, provider, tmp_path) | {"LLM_PROXY_LOG": log, "PYTHONASYNCIODEBUG": "1"}
     sidecar = start(env, command=("-c", FAULTY))
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as lock:
         if is_locked:
