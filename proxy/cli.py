@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
@@ -150,17 +150,18 @@ def _complain(sentences: Sequence[str], kind: str) -> None:
         print(f"llm-proxy: {kind}: {sentence}", file=sys.stderr)
 
 
-def _read_settings() -> Settings | list[str]:
-    """The environment's settings, or all errors, certificates included. Warnings are shown either way."""
+def _read_settings(environ: Mapping[str, str] = os.environ) -> Settings | list[str]:
+    """The settings of `environ`, or all errors, certificates included. Warnings are shown, by a first start only."""
     from proxy.server.certificates import check_certificates
     from proxy.server.settings import ConfigurationError, read_settings
 
+    is_first = environ is os.environ
     try:
-        settings = read_settings()
+        settings = read_settings(environ)
     except ConfigurationError as error:
-        _complain(error.warnings, "warning")
+        _complain(error.warnings if is_first else (), "warning")
         return error.errors
-    _complain(settings.warnings, "warning")
+    _complain(settings.warnings if is_first else (), "warning")
     return check_certificates(settings) or settings
 
 
@@ -168,7 +169,16 @@ def _read_settings() -> Settings | list[str]:
 
 
 def _serve(_: argparse.Namespace) -> int:
-    settings = _read_settings()
+    from proxy.server import clearing
+
+    settings: Settings | list[str]
+    try:
+        environ = clearing.taken_over(os.environ)
+        settings = _read_settings(environ)
+        if environ is os.environ and not isinstance(settings, list) and settings.clears_env:
+            clearing.start_again(environ)
+    except clearing.CannotClear as error:
+        settings = [str(error)]
     if isinstance(settings, list):
         _complain(settings, "error")
         return 2
@@ -213,11 +223,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
     spec = arguments.fault if arguments.pace is None else f"pace={arguments.pace:g} {arguments.fault}"
     try:
         simulator = Simulator(default=spec, replay=Replay(arguments.replay) if arguments.replay else None)
-    except FaultError as error:
-        _complain(error.problems, "error")
-        return 2
-    except ReplayError as error:
-        _complain([str(error)], "error")
+    except (FaultError, ReplayError) as error:
+        _complain(error.problems if isinstance(error, FaultError) else [str(error)], "error")
         return 2
     try:
         asyncio.run(_simulate_until_stopped(simulator, arguments.host, arguments.port))

@@ -9,6 +9,7 @@ as a further provider of the openai family, because the credential is carried di
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 OPENAI_DIALECTS = frozenset({"openai-chat", "openai-completions", "openai-responses", "openai-embeddings"})
@@ -37,5 +38,14 @@ FAMILIES: dict[str, Family] = {
 
 # The fields that carry a credential, ours or theirs (WIRE 1: OpenAI and most others, Anthropic, Azure, Gemini).
 KEY_FIELDS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+
+# Names of further fields whose value is taken for a secret, e.g. cf-access-client-secret, x-auth-token.
+_SECRET_FIELD = re.compile(rb"auth|key|secret|token|passw|credential|cookie|signature")
+
+
+def is_secret_field(name: bytes) -> bool:
+    """Whether a field called `name` (lower case) carries something that only its receiver may see."""
+    return name in KEY_FIELDS or _SECRET_FIELD.search(name) is not None
+
 
 AUTHS = ("bearer", "x-api-key", "api-key", "x-goog-api-key", "none")

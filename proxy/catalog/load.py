@@ -237,7 +237,7 @@ class _Loading:
             auth = self._environ[options["_AUTH"]].lower()
             if auth not in AUTHS:
                 self._errors.append(f"{options['_AUTH']}: must be one of {', '.join(AUTHS)}")
-        headers: tuple[tuple[bytes, bytes], ...] = ()
+        headers: tuple[tuple[bytes, Secret], ...] = ()
         if "_HEADERS" in options:
             headers = self._headers(options["_HEADERS"], credential is not None and auth != "none")
         proxy, authorization = self._rules.for_origin(base.scheme, base.host, base.port)
@@ -275,7 +275,7 @@ class _Loading:
             return None
         return Secret(value)
 
-    def _headers(self, variable: str, has_key: bool) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, variable: str, has_key: bool) -> tuple[tuple[bytes, Secret], ...]:
         fields = _read_headers(self._environ[variable])
         if isinstance(fields, str):
             self._errors.append(f"{variable}: {fields}")
@@ -295,12 +295,12 @@ class _Loading:
             return providers.get("openai") or (next(iter(providers.values())) if len(providers) == 1 else None)
         if name.lower() not in providers:
             known = ", ".join(providers) or "there are none"
-            self._errors.append(f"{DEFAULT}: no provider is called {name!r} ({known})")
+            self._errors.append(f"{DEFAULT}: is not the name of a provider ({known})")
             return None
         return providers[name.lower()]
 
 
-def _read_headers(text: str) -> tuple[tuple[bytes, bytes], ...] | str:
+def _read_headers(text: str) -> tuple[tuple[bytes, Secret], ...] | str:
     """`Name: value, Name: value`, or a JSON object where values hold commas. A string says what is wrong with it."""
     how = "write it as 'Name: value, Name: value' or as a JSON object of strings"
     pairs: list[tuple[str, str]] = []
@@ -319,4 +319,4 @@ def _read_headers(text: str) -> tuple[tuple[bytes, bytes], ...] | str:
             return how
         if name.lower().encode() in _OURS:
             return f"the field {name} is written by the proxy itself"
-    return tuple((name.lower().encode(), value.encode()) for name, value in pairs)
+    return tuple((name.lower().encode(), Secret(value)) for name, value in pairs)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.catalog.families import KEY_FIELDS
+from proxy.catalog.families import KEY_FIELDS, is_secret_field
+from proxy.catalog.mask import Mask
 from proxy.catalog.secret import Secret
 
 if TYPE_CHECKING:
@@ -44,9 +45,22 @@ class Provider:
     host_header: bytes = b""  # what goes into Host: name, and port unless it is the scheme's own
     credential: Secret | None = field(default=None, repr=False)
     auth: str = "bearer"
-    # Further fields for each request, lower-case names. Out of repr: a value may be a credential.
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    # Further fields for each request, lower-case names.
+    headers: tuple[tuple[bytes, Secret], ...] = field(default=(), repr=False)
     takes_include_usage: bool = False  # its streams may be asked for usage where the client did not (WIRE 0.1)
+    # Hide what of ours it could send back: all of it, and all but the credential (it is not told where clients bring
+    # their own).
+    mask: Mask = field(init=False, repr=False, compare=False)
+    field_mask: Mask = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        secrets = [value for name, value in self.headers if is_secret_field(name)]
+        if self.origin.proxy_authorization is not None:
+            secrets.append(self.origin.proxy_authorization)
+        object.__setattr__(self, "field_mask", Mask(secrets))
+        if self.credential is not None:
+            secrets.append(self.credential)
+        object.__setattr__(self, "mask", Mask(secrets))
 
     @property
     def has_credential(self) -> bool:

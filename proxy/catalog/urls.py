@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from proxy.catalog.secret import Secret
 
@@ -134,8 +134,10 @@ def _parse_proxy(text: str) -> tuple[tuple[str, int], Secret | None] | str:
         return "has no usable host name"
     authorization = None
     if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = Secret("Basic " + base64.b64encode(pair.encode()).decode())
+        # Bytes, not texts: what stands there may be no UTF-8, in the environment as in its escapes.
+        parted = [each.encode("utf-8", "surrogateescape") for each in (parts.username, parts.password or "")]
+        pair = b":".join(map(unquote_to_bytes, parted))
+        authorization = Secret("Basic " + base64.b64encode(pair).decode())
     return (host, parts.port or 80), authorization
 
 

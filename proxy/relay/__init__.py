@@ -10,6 +10,7 @@
   answer      Answer: an upstream's answer on its way to the client: framing, events, the honest ending
   taking      what an exchange takes of its limits; the fields of a refusal that tell when to come again
   waiting     exchanges that wait until a limit lets them pass, and whose turn it is
+  masking     our credential in an error that comes compressed, and in receipts
   metering    Metering: what an exchange used, reported or counted or estimated, and what it costs
   absent      AbsentClient: in the place of a client that has left while its answer is read on
   local       answers of our own: refusals, failures, OPTIONS

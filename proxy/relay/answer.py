@@ -13,9 +13,11 @@ from email.utils import formatdate
 from math import inf
 from typing import TYPE_CHECKING
 
-from proxy.dialects.call import Call, Dialect, Watch
+from proxy.catalog.mask import Mask, MaskedBody
+from proxy.dialects.call import Watch
 from proxy.dialects.openai import without_usage_event
-from proxy.outcome import Failure, Receipt
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side
+from proxy.relay.masking import SealedError
 from proxy.relay.metering import FIRST_BYTES, Metering
 from proxy.relay.options import ByteLimits
 from proxy.wire import encode
@@ -24,7 +26,7 @@ from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 
 if TYPE_CHECKING:
     from proxy.relay.absent import AbsentClient
-    from proxy.relay.client import ClientConnection
+    from proxy.relay.exchange import Exchange
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
 _NO_BODY = Framing.NONE
@@ -32,12 +34,15 @@ _LENGTH = Framing.LENGTH
 _NOT_CUT = EventFraming.NONE
 
 VIA = b"via: 1.1 llm-proxy\r\n"
+_ERROR_WITHIN = 64  # bytes at the start of a document, where all vendors' errors say that they are one
+_UNREADABLE = "the provider's error came in a coding that this proxy cannot read, so it is not sent on"
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-request-id", b"x-ds-trace-id")  # WIRE 5
 
 
 class Answer:
     """From the upstream's head on. `closes` says that the client's connection ends with this answer; `hides_usage` that
-    its stream was asked to report usage by us and not by the client; `lines` are fields of ours for the client."""
+    its stream was asked to report usage by us and not by the client; `lines` are fields of ours for the client; `mask`
+    knows the credential of ours that an error may repeat."""
 
     __slots__ = (
         "bytes_out",
@@ -55,25 +60,28 @@ class Answer:
         "_is_blind",
         "_is_chunked",
         "_limits",
+        "_mask",
+        "_masked",
         "_prefix",
         "_read_at",
+        "_request_id",
+        "_sealed",
         "_skipped",
         "_unread",
     )
 
     def __init__(
         self,
-        client: ClientConnection | AbsentClient,
+        exchange: Exchange,
         request: RequestHead,
         head: ResponseHead,
-        call: Call | None,
-        dialect: Dialect,
         limits: ByteLimits,
-        closes: bool,
-        metering: Metering | None = None,
-        hides_usage: bool = False,
-        lines: bytes = b"",
+        metering: Metering | None,
+        mask: Mask | None,
+        lines: bytes,
     ) -> None:
+        client, call, dialect = exchange.client, exchange.call, exchange.dialect
+        closes = not (request.keep_alive and exchange.has_body and client.can_go_on)
         self._client = client
         self._dialect = dialect
         self._limits = limits
@@ -82,7 +90,11 @@ class Answer:
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
         self.metering = metering
-        self._hides_usage = hides_usage
+        self._hides_usage = exchange.hides_usage
+        self._request_id = exchange.id
+        self._mask = mask or None  # one that is not empty
+        self._masked: MaskedBody | None = None  # the body is searched for our credential
+        self._sealed: SealedError | None = None  # the same, of one that comes compressed
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
         self._unread: list[bytes] | None = None  # events for `metering`
@@ -93,16 +105,20 @@ class Answer:
         is_encoded = coding is not None and coding.lower() not in (b"identity", b"")
         if is_encoded and metering is not None and coding is not None:
             metering.decode(coding, self._framing if is_stream else None)
+        has_body = head.framing is not _NO_BODY
+        if self._mask is not None and head.status >= 400 and has_body:
+            self._search(self._mask, head, coding if is_encoded else None)
         is_encoded = is_encoded and is_stream
         self.remark = "the stream came compressed, its end could not be read" if is_encoded else ""
         # A streamed answer may have to carry an error event, so it never goes out under a length.
         self.is_stream = is_stream and not is_encoded
-        has_body = head.framing is not _NO_BODY
         has_length = head.framing is _LENGTH and not self.is_stream
         speaks_chunks = request.version == b"1.1"
         self._is_chunked = speaks_chunks and has_body and not has_length
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
-        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes, lines)
+        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes, lines, self._mask)
+        if self._sealed is not None:
+            self._sealed.head_of = lambda head: _client_head(request, head, False, True, self.closes, lines, mask)
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:
         """Send on what one read brought; `is_last`: the message has ended properly. True if that was progress."""
@@ -122,10 +138,22 @@ class Answer:
                 progress = self._note_skipped(cutter) or progress
             if is_last:
                 data += self._flush(cutter, watch)
+            if watch.has_error and self._mask is not None:
+                data = self._mask.hide(data)
         elif self.is_stream:
             progress = False  # empty lines before the first event
-        elif self.metering is not None and data:
-            self.metering.feed(data)
+        elif self._sealed is not None:
+            body = self._sealed.feed(data, is_last)
+            if body is None:
+                return True
+            data = body
+            if self._sealed.new_head:
+                self._prefix, self._is_chunked = self._sealed.new_head, False
+        else:
+            if self.metering is not None and data:
+                self.metering.feed(data)
+            if self._mask is not None and (self._masked is not None or not self.bytes_out):
+                data = self._hide(self._mask, data, is_last)
         if is_last and self.lacks_end:
             is_last = False  # the message has ended, the stream has not: no last chunk (DESIGN 6)
         out = self._prefix
@@ -151,18 +179,39 @@ class Answer:
         """The client has left; `client` takes what is still to come."""
         self._client = client
 
-    def break_off(self, failure: Failure, status: int, request_id: str) -> None:
+    def break_off(self, failure: Failure, status: int) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
         event = b""
         cutter, watch = self.cutter, self.watch
         has_place = self.is_stream and self._framing is not EventFraming.JSON_ARRAY  # no event can stand in an array
         if has_place and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
-            event = self._dialect.error_event(failure, status, request_id)
+            event = self._dialect.error_event(failure, status, self._request_id)
         if event and self._is_chunked:
             event = encode.chunk(event)
         if self._prefix or event:
             self._client.write(self._prefix + event)
             self._prefix = b""
+
+    # -- our credential in an error -----------------------------------------------------------------------------------
+
+    def _search(self, mask: Mask, head: ResponseHead, coding: bytes | None) -> None:
+        """The answer is no success: it may quote what it refuses."""
+        if coding is None:
+            self._masked = MaskedBody(mask)
+            return
+        failure = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, _UNREADABLE)
+        instead = self._dialect.error_body(failure, head.status, self._request_id)
+        self._sealed = SealedError(mask, head, coding, instead)
+
+    def _hide(self, mask: Mask, data: bytes, is_last: bool) -> bytes:
+        """A document. A status of 200 says nothing (WIRE 0.12): it may be an error all the same."""
+        if self._masked is None:
+            if b'"error"' not in data[:_ERROR_WITHIN]:
+                return data
+            self._masked = MaskedBody(mask)
+        return self._masked.feed(data, is_last)
+
+    # -- events -------------------------------------------------------------------------------------------------------
 
     def _choose_events(self, data: bytes) -> bool:
         """Look at the first bytes: some providers answer a streaming call with one JSON document, under any content
@@ -217,10 +266,19 @@ class Answer:
 
 
 def _client_head(
-    request: RequestHead, head: ResponseHead, chunked: bool, has_length: bool, closes: bool, lines: bytes
+    request: RequestHead,
+    head: ResponseHead,
+    chunked: bool,
+    has_length: bool,
+    closes: bool,
+    lines: bytes,
+    mask: Mask | None,
 ) -> bytes:
     # x-llm-proxy-: ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
-    parts = [encode.status_line(head.status, head.reason), encode.field_lines(head.fields, b"x-llm-proxy-")]
+    fields, reason = encode.field_lines(head.fields, b"x-llm-proxy-"), head.reason
+    if mask is not None:  # of any answer: who quotes a key as the id of a request does so before its error is known
+        fields, reason = mask.hide(fields), mask.hide(reason)
+    parts = [encode.status_line(head.status, reason), fields]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
         parts.append(date_line())
     parts += (VIA, lines)

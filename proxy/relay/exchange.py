@@ -46,8 +46,8 @@ _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
 
 class Exchange:
     __slots__ = (
-        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "id", "limit", "number", "phase",
-        "receipt", "since", "total_due", "_attempt", "_has_stream", "_hides_usage", "_left", "_metering", "_passage",
+        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "hides_usage", "id", "limit",
+        "number", "phase", "receipt", "since", "total_due", "_attempt", "_has_stream", "_left", "_metering", "_passage",
         "_relay", "_taking",
     )  # fmt: skip
 
@@ -69,7 +69,7 @@ class Exchange:
         self._passage: Passage | None = None
         self._has_stream = False  # one of its key's
         self._taking: Taking | None = None  # of the limits that it falls under, if there are any
-        self._hides_usage = False  # the stream was asked to report usage, by us and not by the client
+        self.hides_usage: bool = False  # the stream was asked to report usage, by us and not by the client
         self._left: tuple[Failure, int, int] | None = None  # the client has, behind this status and so many bytes
         self._metering: Metering | None = None
         self.body = RequestBody(relay)
@@ -203,7 +203,7 @@ class Exchange:
         is_metered = relay.options.meters and is_readable
         if call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(provider):
             self.body.ask_for_usage()
-            self._hides_usage = True
+            self.hides_usage = True
         self.receipt.provider = provider.name
         identity = call is not None and call.stream and relay.options.identity
         size = self.body.size if self.body.is_held else None
@@ -263,11 +263,9 @@ class Exchange:
         if head.status in (401, 403) and not passage.grant.passthrough and provider.has_credential:
             self.fail(attempt.credential_refused(head.status))
             return False
-        closes = not (request.keep_alive and self.has_body and self.client.can_go_on)
         lines = timing_lines(receipt) if relay.options.shows_timing else b""
-        limits, metering, hides = relay.options.bytes, self._metering, self._hides_usage
-        answer = Answer(self.client, request, head, self.call, self.dialect, limits, closes, metering, hides, lines)
-        self.answer = answer
+        mask = passage.mask_of(provider)
+        self.answer = answer = Answer(self, request, head, relay.options.bytes, self._metering, mask, lines)
         receipt.status = head.status
         receipt.detail = answer.remark
         if answer.is_stream:
@@ -332,7 +330,7 @@ class Exchange:
         status = status_of(failure)
         self._give_up(failure)
         if answer is not None:
-            answer.break_off(failure, status, self.id)
+            answer.break_off(failure, status)
             self._finish(failure)
             self.client.exchange_cut(hard=self.head is not None and self.head.version == b"1.0")
             return
@@ -469,7 +467,7 @@ class Exchange:
         """The very last: give back what was reserved and not used, hand over the receipt."""
         if self._taking is not None:
             self._taking.settle(usage, self.receipt.cost_micros, is_known)
-        self._relay.record(self.receipt)
+        self._relay.record(self.receipt, self._passage)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from proxy.relay.options import RelayOptions
 from proxy.relay.phases import Seconds
 from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
+from proxy.relay.request import Passage
 from proxy.relay.tasks import Tasks
 from proxy.relay.waiting import Waiting
 
@@ -150,7 +151,10 @@ class Relay:
         own = None if grant.door is None else grant.door.key.disconnect
         return own or self.options.disconnect_by_key.get(grant.key or "", self.options.disconnect)
 
-    def record(self, receipt: Receipt) -> None:
+    def record(self, receipt: Receipt, passage: Passage | None = None) -> None:
+        """Every receipt passes here; `passage` knows which secrets the provider was told and may have repeated."""
+        if passage is not None:
+            passage.scrub(receipt)
         for sink in self._sinks:
             try:
                 sink(receipt)

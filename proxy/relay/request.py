@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from proxy.catalog.mask import Mask
+from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Call
-from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side
 from proxy.policy.admission import Admission, Grant
 from proxy.policy.keys import KEY_CARRIERS
 from proxy.policy.limits import Chain
 from proxy.policy.router import Route, Target, plan, route
+from proxy.relay.masking import scrub
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead
 
@@ -45,6 +48,7 @@ class Passage:
         "route",
         "snapshot",
         "tags",
+        "_carried",
         "_admission",
         "_identity",
         "_lines",
@@ -59,6 +63,7 @@ class Passage:
         self.path = head.path.decode("ascii")
         tags = head.get(b"x-llm-proxy-tags")
         self.tags = None if not tags else tags[:MAX_TAGS].decode("utf-8", "replace")
+        self._carried = Mask([Secret(field[2].decode("latin-1")) for field in grant.carried]) if grant.carried else None
         self._admission = admission
         self._version = admission.version
         self.snapshot = snapshot
@@ -75,6 +80,18 @@ class Passage:
         """`now`: nanoseconds since the epoch."""
         is_same = self._admission is admission and self.snapshot is snapshot and self._version == admission.version
         return is_same and now < self.grant.until
+
+    def mask_of(self, provider: Provider) -> Mask:
+        """Hides what `provider` was told and the client may not see. A credential of its own it may."""
+        return provider.field_mask if self.grant.passthrough else provider.mask
+
+    def scrub(self, receipt: Receipt) -> None:
+        """Hide what the provider was told and no log may show, a credential of the client's own included."""
+        provider = self.snapshot.providers.get(receipt.provider or "")
+        if provider is not None:
+            scrub(receipt, self.mask_of(provider))
+            if self._carried is not None:
+                scrub(receipt, self._carried)
 
     def may_ask_for_usage(self, provider: Provider) -> bool:
         """Whether a stream of `provider` may be asked to report usage. Azure's older APIs refuse to be."""
@@ -151,7 +168,8 @@ def upstream_lines(head: RequestHead, target: Target, grant: Grant, name: bytes,
 
 def provider_lines(provider: Provider, with_credential: bool) -> bytes:
     """What each request to `provider` has: Host, configured fields, its credential."""
-    lines = [(b"host", provider.host_header), *provider.headers]
+    lines = [(b"host", provider.host_header)]
+    lines += [(name, value.reveal().encode("latin-1")) for name, value in provider.headers]
     if with_credential:
         lines += credential_fields(provider)
     return b"".join([b"%b: %b\r\n" % line for line in lines])

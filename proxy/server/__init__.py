@@ -6,6 +6,7 @@
   values      text of variables -> sizes, policies
   files       what settings read from files: secrets, prices
   calendar    when the hours, days, weeks and months of budgets end
+  clearing    a second start of the process, in an environment without secrets
   certificates   TLS with clients, and whether certificate files can be used
   keys        StoredKeys: the keys in the ledger, always as they are now
   report      what a configuration means, as a document and as text, free of secrets

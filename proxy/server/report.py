@@ -42,6 +42,7 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
         "log": settings.log,
         "ledger": settings.ledger.path if settings.ledger else None,
         "ledger_keeps": _keeps(settings),
+        "clears_env": settings.clears_env,
         "response_headers": settings.relay.shows_timing,
         "prices": settings.snapshot.prices.version if settings.snapshot.prices else None,
         "metering": _metering(settings),
@@ -90,6 +91,8 @@ def as_text(document: dict[str, Any]) -> str:
     lines += [f"  key      {name} {fingerprint}" for name, fingerprint in document["keys"].items()]
     if document["hosts"]:
         lines.append(f"hosts      {', '.join(document['hosts'])}")
+    if document["clears_env"]:
+        lines.append("secrets    are cleared from the environment by a second start")
     lines.append(f"log        {document['log']}")
     keeps = f", keeps {document['ledger_keeps']}" if document["ledger"] else ""
     lines.append(f"ledger     {document['ledger'] or 'off'}{keeps}")

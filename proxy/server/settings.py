@@ -69,6 +69,7 @@ class Settings:
     carries_lost: bool  # what a kill left reserved counts until it is settled, not only until its window ends
     warnings: tuple[str, ...] = ()
     env_file: str | None = None
+    clears_env: bool = False
 
     def ring(self) -> KeyRing:
         """The keys, ready to be looked up."""
@@ -129,6 +130,7 @@ class _Reading:
             calendar=self._calendar(),
             carries_lost=self._one_of("LLM_PROXY_BUDGET_LOST", ("window", "operator"), "window") == "operator",
             env_file=self._env_file,
+            clears_env=self._is_on("LLM_PROXY_CLEAR_ENV", "off"),
         )
         self._errors += _contradictions(settings)
         self._warn(settings)
@@ -254,8 +256,8 @@ class _Reading:
         if isinstance(found, str):
             self._errors.append(f"LLM_PROXY_DISCONNECT: {found}")
             return CANCEL, {}
-        unknown = sorted(set(found[1]) - set(keys))
-        self._errors += [f"LLM_PROXY_DISCONNECT: LLM_PROXY_KEYS has no key called {name}" for name in unknown]
+        if not set(found[1]) <= set(keys):  # which one is not repeated: it may be the key instead of its name
+            self._errors.append("LLM_PROXY_DISCONNECT: not every name in it is that of a key in LLM_PROXY_KEYS")
         return found
 
     def _rules(self, keys: dict[str, Secret], snapshot: Snapshot) -> dict[str, Rules]:

@@ -198,6 +198,12 @@ SETTINGS: tuple[Setting, ...] = (
         "LLM_PROXY_LOG", "json", "", "one line for each exchange on standard output: json, text or off (messages only)"
     ),
     Setting("LLM_PROXY_ENV_FILE", "", "file", "further variables, NAME=value by line; the environment wins"),
+    Setting(
+        "LLM_PROXY_CLEAR_ENV",
+        "off",
+        "",
+        "on: `serve` starts itself again in an environment without secrets, and forbids core dumps; or off",
+    ),
     *(Setting(name, f"{DEFAULT_SECONDS[limit]:g}", "seconds", _LIMITS[limit]) for name, limit in TIMEOUTS.items()),
     *(_number_row(name, number) for name, number in NUMBERS.items()),
 )

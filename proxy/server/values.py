@@ -61,26 +61,27 @@ def parse_env_file(text: str) -> tuple[dict[str, str], list[int]]:
 
 
 def parse_keys(text: str) -> tuple[dict[str, Secret], list[str]]:
-    """`ci=0123456789abcdef,web=...`: keys by name, and all that is wrong."""
+    """`ci=0123456789abcdef,web=...`: keys by name, and all that is wrong. Not even names are repeated: what is turned
+    round, or has no "=", is the key itself."""
     keys: dict[str, Secret] = {}
     problems: list[str] = []
-    owners: dict[Secret, str] = {}
-    for piece in re.split(r"[,\n]", text):
+    numbers: dict[Secret, int] = {}
+    for number, piece in enumerate(re.split(r"[,\n]", text), 1):
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not piece.strip():
             continue
         if not equals or not is_key_name(name):
-            problems.append("write name=key, separated by commas")  # without its "=", a piece may be the key itself
+            problems.append("write name=key, separated by commas")
         elif name in keys:
-            problems.append(f"there are two keys called {name}")
+            problems.append(f"key {number} has the name of an earlier one")
         elif not is_key_value(value):
             how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {MAKE_KEY}"
-            problems.append(f"the key of {name} {how}")
-        elif Secret(value) in owners:
-            problems.append(f"{owners[Secret(value)]} and {name} have the same key")
+            problems.append(f"key {number} {how}")
+        elif Secret(value) in numbers:
+            problems.append(f"{numbers[Secret(value)]} and {number} are the same key")
         else:
             keys[name] = Secret(value)
-            owners[keys[name]] = name
+            numbers[keys[name]] = number
     return keys, problems
 
 
@@ -96,7 +97,7 @@ def parse_disconnect(text: str) -> tuple[Disconnect, dict[str, Disconnect]] | st
         if not equals:
             default = policy
         elif name in by_key:
-            return f"says twice what to do for the key {name}"
+            return "says twice what to do for the same key"
         else:
             by_key[name] = policy
     return default, by_key

@@ -86,6 +86,7 @@ WORDS: dict[str, Word] = {
     "garbage": Word("flag", True, 1, "bytes that are not HTTP instead of the head"),
     # the head
     "status": Word("count", None, 999, "this status; from 400 on with an error body as the vendor writes it"),
+    "quote": Word("flag", True, 1, "errors and error events quote the request's fields, keys included; so does the id"),
     "retry-after": Word("text", None, 64, "the header with this value"),
     "retry-after-ms": Word("count", None, 10**9, "the header with this value"),
     "framing": Word("chunked|length|close", None, 0, "how the end of the body is told"),
@@ -152,6 +153,7 @@ class Faults:
     interim: str | None = None
     garbage: bool = False
     status: int = 200
+    quote: bool = False
     retry_after: str | None = None
     retry_after_ms: int | None = None
     framing: str | None = None

@@ -253,7 +253,7 @@ def _act(fault: str, faults: Faults, voice: Voice, part: Part | None, streamed: 
             yield from _sends(malformed(part.data if part else b"data: {}\n\n"), faults, streamed)
         case "error":
             for event in voice.error_events():
-                yield from _sends(event, faults, streamed)
+                yield from _sends(voice.said(event), faults, streamed)
         case "bad_chunk":
             yield Raw(b"5zz\r\nhello\r\n")
             yield Fin()

@@ -171,9 +171,11 @@ def voice_of(ask: Ask, serial: int, size: int, target: str = "") -> Voice:
 
 def answer(ask: Ask, request: Request, faults: Faults, voice: Voice) -> Answer:
     """The answer, still without anything wrong in it but its status. Raises FaultError for figures that cannot be."""
+    if faults.quote:
+        voice.quoted = b"; ".join(b"%b: %b" % field for field in request.headers).decode("latin-1")
     if faults.status >= 400:
-        return error(ask, voice, faults.status)
-    headers = [(voice.id_header, request_id(voice.serial))]
+        return error(ask, voice, faults.status, voice.quoted)
+    headers = [(voice.id_header, voice.quoted or request_id(voice.serial))]
     _order_usage(faults, voice)
     if faults.echo is not None or (ask.dialect == "plain"):
         return echo(request, headers, faults)
@@ -222,7 +224,8 @@ def error(ask: Ask, voice: Voice, status: int, message: str = "") -> Answer:
     pretty = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if type(voice) in _PRETTY else None
     body = orjson.dumps([value] if isinstance(voice, Gemini) and voice.as_array else value, option=pretty)
     kind = "text/event-stream" if ask.dialect == "gemini" and ask.stream and not ask.as_array else "application/json"
-    return Answer(status, [(voice.id_header, name), ("content-type", kind)], _halves(body), False)
+    headers = [(voice.id_header, voice.quoted or name), ("content-type", kind)]
+    return Answer(status, headers, _halves(body), False)
 
 
 def echo(request: Request, headers: Headers, faults: Faults) -> Answer:

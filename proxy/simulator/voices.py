@@ -72,6 +72,7 @@ class Voice(ABC):
         self.reasoning = 0  # of tokens_out
         self.with_usage = with_usage
         self.reports = True
+        self.quoted = ""  # what errors say instead of MESSAGE
         self.started = False
         self.is_settled = False
 
@@ -125,6 +126,10 @@ class Voice(ABC):
 
     @abstractmethod
     def error_events(self) -> list[bytes]: ...
+
+    def said(self, event: bytes) -> bytes:
+        """An error event as it goes out: quoting, if it is to."""
+        return event.replace(orjson.dumps(MESSAGE), orjson.dumps(self.quoted)) if self.quoted else event
 
 
 class Anthropic(Voice):

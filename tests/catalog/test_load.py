@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.catalog.families import FAMILIES
 from proxy.catalog.load import VARIABLES, VENDORS, Loaded, load, secret_names
+from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
 
 
@@ -130,7 +131,7 @@ def test_a_further_server_by_name() -> None:
     assert provider.name == "my_vllm"
     assert (provider.family, provider.base, provider.auth) == ("openai", b"/v1", "x-api-key")
     assert provider.host_header == b"10.0.0.5:8000"
-    assert provider.headers == ((b"x-team", b"blue"), (b"x-cost-center", b"42"))
+    assert provider.headers == ((b"x-team", Secret("blue")), (b"x-cost-center", Secret("42")))
     assert "blue" not in repr(provider)
 
 
@@ -139,12 +140,25 @@ def test_fields_with_commas_are_written_as_json() -> None:
         LLM_PROXY_PROVIDER_A="anthropic+https://a.example",
         LLM_PROXY_PROVIDER_A_HEADERS='{"Anthropic-Beta": "one,two"}',
     )
-    assert provider.headers == ((b"anthropic-beta", b"one,two"),)
+    assert provider.headers == ((b"anthropic-beta", Secret("one,two")),)
+
+
+def test_what_a_provider_could_send_back_is_known_to_its_mask() -> None:
+    fields = "Authorization: Basic Ym9iOnBhc3N3b3Jk, X-Edge-Token: edge-token-1, X-Team: blue-green-team"
+    provider = only(
+        LLM_PROXY_PROVIDER_A="openai+http://a.example/v1",
+        LLM_PROXY_PROVIDER_A_HEADERS=fields,
+        HTTP_PROXY="http://u:proxy-password@p.example:3128",
+    )
+    said = b"Ym9iOnBhc3N3b3Jk bob:password edge-token-1 proxy-password blue-green-team"
+    assert provider.mask.hide(said).split() == [b"*" * 16, b"*" * 12, b"*" * 12, b"*" * 14, b"blue-green-team"]
+    assert only(OPENAI_API_KEY="sk-credential").mask.hide(b"sk-credential") == b"*" * 13
+    assert not only(OPENAI_BASE_URL="http://127.0.0.1:1/v1").mask
 
 
 def test_options_reach_a_vendors_provider_too() -> None:
     provider = only(OPENAI_API_KEY="k", LLM_PROXY_PROVIDER_OPENAI_HEADERS="OpenAI-Organization: org")
-    assert provider.headers == ((b"openai-organization", b"org"),)
+    assert provider.headers == ((b"openai-organization", Secret("org")),)
 
 
 def test_a_named_provider_replaces_the_vendors_and_gets_no_credential_of_it() -> None:

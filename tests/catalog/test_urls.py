@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +103,14 @@ def test_a_proxys_user_and_password_become_a_field_value() -> None:
     assert authorization is not None
     assert authorization.reveal() == "Basic dXNAZXI6cDp3"
     assert "dXNA" not in repr(authorization)
+
+
+@pytest.mark.parametrize("password", ["p%FF", os.fsdecode(b"p\xff")])
+def test_a_proxys_password_that_is_no_utf8_is_no_crash(password: str) -> None:
+    rules, errors = ProxyRules.read({"HTTP_PROXY": f"http://u:{password}@proxy.example"})
+    authorization = rules.for_origin("http", "a.example", 80)[1]
+    assert not errors and authorization is not None
+    assert base64.b64decode(authorization.reveal()[6:]) == b"u:p\xff"
 
 
 @pytest.mark.parametrize("text", ["https://p:3128", "socks5://p", "http://", "p:port", "http://a b"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.catalog.secret import Secret
 from proxy.outcome import Kind, Limit, Phase, Receipt, Side
 from tests.relay import stage as s
 from tests.relay.stage import Stage
@@ -120,7 +121,8 @@ def test_an_error_status_passes_unchanged(status: bytes, ask) -> None:  # type: 
 
 
 def test_a_credential_in_a_configured_field_is_ours_too() -> None:
-    provider = replace(s.openai_provider(), credential=None, headers=((b"authorization", b"Bearer sk-provider"),))
+    field = (b"authorization", Secret("Bearer sk-provider"))
+    provider = replace(s.openai_provider(), credential=None, headers=(field,))
     with Stage(providers=(provider,)) as stage:
         client = stage.client()
         client.says(s.ask())

@@ -163,7 +163,7 @@ def test_how_a_credential_is_carried(auth: str, line: bytes | None) -> None:
 
 
 def test_configured_fields_replace_the_clients() -> None:
-    provider = s.openai_provider(headers=((b"openai-organization", b"ours"), (b"x-more", b"1")))
+    provider = s.openai_provider(headers=((b"openai-organization", Secret("ours")), (b"x-more", Secret("1"))))
     heard = heard_upstream(s.ask(b"OpenAI-Organization: theirs", b"X-Kept: 1"), providers=(provider,))
     assert b"openai-organization: ours\r\nx-more: 1\r\n" in heard
     assert b"theirs" not in heard

@@ -486,7 +486,7 @@ def test_what_becomes_of_answers_whose_clients_leave() -> None:
     found = settings(LLM_PROXY_DISCONNECT="drain:2.5,a=cancel,b=drain", **keys).relay
     assert found.disconnect == Disconnect(True, 2.5)
     assert found.disconnect_by_key == {"a": CANCEL, "b": Disconnect(True)}
-    assert "no key called c" in error(LLM_PROXY_DISCONNECT="c=drain", **keys)
+    assert "not every name in it" in error(LLM_PROXY_DISCONNECT="c=drain", **keys)
     assert error(LLM_PROXY_DISCONNECT="wait").startswith("LLM_PROXY_DISCONNECT: write cancel")
 
 

@@ -52,7 +52,7 @@ def test_what_is_no_policy(text: str) -> None:
 
 
 def test_a_key_has_one_policy() -> None:
-    assert parse_disconnect("a=drain,a=cancel") == "says twice what to do for the key a"
+    assert parse_disconnect("a=drain,a=cancel") == "says twice what to do for the same key"
 
 
 def test_one_policy() -> None:

@@ -267,3 +267,20 @@ def _spoken(
     ask = read_ask("POST", path, body)
     request = Request("POST", path, [], b"", "", 0)
     return list(answer(ask, request, parse(spec), voice_of(ask, serial, size, path)).parts)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"])
+def test_what_was_sent_is_quoted(path: str) -> None:
+    ask = read_ask("POST", path, b'{"stream":true}')
+    request = Request("POST", path, [(b"X-Api-Key", b'sk-"1'), (b"Host", b"h")], b"", "", 0)
+    for spec in ("quote status=400", "quote"):
+        voice = voice_of(ask, 1, 4, path)
+        given_answer = answer(ask, request, parse(spec), voice)
+        assert given_answer.headers[0] == (voice.id_header, 'X-Api-Key: sk-"1; Host: h')
+        if "status" in spec:
+            body = b"".join(part.data for part in given_answer.parts)
+            assert b'X-Api-Key: sk-\\"1; Host: h' in body
+        else:
+            assert any(b'X-Api-Key: sk-\\"1; Host: h' in voice.said(event) for event in voice.error_events())
+    plain = voice_of(ask, 1, 4, path)
+    assert all(plain.said(event) == event for event in plain.error_events())

@@ -50,16 +50,12 @@ class Canaries:
         return self.by_place.setdefault(place, f"{place}-{secrets.token_hex(16)}")
 
     def found_in(self, data: bytes) -> list[str]:
-        """The places whose secret, or half of it, or whose base64, is in `data`."""
+        """The places whose secret, or half of it, or whose base64 (behind whatever else), is in `data`."""
         found = []
         for place, secret in self.by_place.items():
             random = secret.rpartition("-")[2]
-            forms = (
-                random[:16],
-                random[16:],
-                random[8:24],
-                base64.b64encode(secret.encode()).decode().rstrip("=")[4:-4],
-            )
+            encoded = (base64.b64encode(before + secret.encode()).decode() for before in (b"", b"u", b"u:"))
+            forms = (random[:16], random[16:], random[8:24], *(each.rstrip("=")[4:-4] for each in encoded))
             found += [place for form in forms if form.encode() in data]
         return found
 
