@@ -79,4 +79,9 @@ def estimate_events(dialect: str, size: int, is_stream: bool = True) -> int:
     """About how many tokens of text `size` bytes of an answer hold: events of a stream, or one JSON document."""
     if not is_stream:
         return estimate(max(size - _WHOLE_BYTES, 0))
-    return -(-size // _EVENT_BYTES.get(dialect, _TEXT_BYTES))
+    return -(-size // event_bytes(dialect))
+
+
+def event_bytes(dialect: str) -> int:
+    """About how many bytes of a stream are a token."""
+    return _EVENT_BYTES.get(dialect, _TEXT_BYTES)

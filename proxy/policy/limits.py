@@ -126,20 +126,18 @@ class Hold:
     """What one request has taken. `settle` when what it used is known, `release` when the exchange has ended: each
     counts once, and may come in any order."""
 
-    __slots__ = ("chain", "costs", "over", "_ends", "_is_settled", "_place", "_store", "_takes_slots")
+    __slots__ = ("chain", "costs", "_ends", "_is_settled", "_place", "_store", "_takes_slots")
 
     def __init__(
         self,
         chain: Chain,
         costs: Costs,
         ends: list[int],
-        over: bool,
         store: CounterStore,
         place: tuple[MutableSequence[int], int] | None,
     ) -> None:
         self.chain = chain
         self.costs = costs
-        self.over = over  # a budget that only warns was passed
         self._ends = ends  # of the windows of its budgets
         self._is_settled = False
         self._place = place
@@ -177,13 +175,19 @@ class Hold:
                 slots.held -= 1
 
 
+def _tell_nobody(scope: str, rule: Rate | Budget) -> None:
+    """Nobody has asked."""
+
+
 class Limiter:
     """All scopes with their rules. One for each worker."""
 
-    __slots__ = ("carried", "version", "_chains", "_rules", "_slots", "_store", "_window_end")
+    __slots__ = ("carried", "on_passed", "version", "_chains", "_rules", "_slots", "_store", "_window_end")
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
         self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
+        # Called when a budget that only warns is passed, with its scope and rule.
+        self.on_passed: Callable[[str, Rate | Budget], None] = _tell_nobody
         self.version = 0  # changes whenever a chain that was given before does not hold any more
         self._store = store
         self._window_end = window_end
@@ -193,6 +197,11 @@ class Limiter:
 
     def set_rules(self, scope: str, rules: Rules) -> None:
         """`scope` has these rules from now on. What was used of rules that stay counts on."""
+        before = {rate.name: rate for rate in self.rules(scope).rates}
+        for rate in rules.rates:
+            if before.get(rate.name, rate) != rate:  # its number means other times: it begins anew
+                view, at = self._store.counter(f"{scope} {rate.name}")
+                view[at] = 0
         if rules == Rules():
             self._rules.pop(scope, None)
         else:
@@ -265,17 +274,16 @@ class Limiter:
             cost = costs[unit]
             if cost > burst:
                 if demand.least[unit] > burst:
-                    return _too_fast(chain, before, demand, now)
+                    return _too_fast(chain, _put_back(chain, before), demand, now)
                 cost = burst
             old = arrival = view[at]
             if arrival < now:
                 arrival = now
             arrival += step * cost
             if arrival - now > room and cost:
-                return _too_fast(chain, before, demand, now)
+                return _too_fast(chain, _put_back(chain, before), demand, now)
             view[at] = arrival
             before.append(old)
-        over = False
         ends: list[int] = []
         for view, at, amount, unit, is_hard in chain.budgets:
             end = view[at + 1]
@@ -285,8 +293,9 @@ class Limiter:
             spent = old + costs[unit]
             if spent > amount and costs[unit]:
                 if is_hard:
-                    return _used_up(chain, before, costs[unit], now)
-                over = True
+                    return _used_up(chain, _put_back(chain, before), costs[unit], now)
+                if old <= amount:
+                    self.on_passed(*chain.names[len(before)])
             view[at] = spent
             before.append(old)
             ends.append(end)
@@ -299,7 +308,14 @@ class Limiter:
             place = self._store.hold(chain.key)
             view, at = place
             view[at + 1], view[at + 2], view[at] = costs[MICROS], costs[TOKENS], now
-        return Hold(chain, costs, ends, over, self._store, place)
+        return Hold(chain, costs, ends, self._store, place)
+
+    def lacks(self, chain: Chain, costs: Costs, now: int) -> Refusal | None:
+        """The first hard budget of `chain` that has less left than `costs`; None: all have as much."""
+        for number, (view, at, amount, unit, is_hard) in enumerate(chain.budgets):
+            if is_hard and now < view[at + 1] and view[at] + costs[unit] > amount:
+                return _used_up(chain, len(chain.rates) + number, costs[unit], now)
+        return None
 
     def give_back(self, chain: Chain, costs: Costs, at: int | None) -> None:
         """Take `costs` off the budgets of `chain` in whose window the moment `at` lies; None: off all of them."""
@@ -328,8 +344,7 @@ def _put_back(chain: Chain, before: list[int]) -> int:
     return number
 
 
-def _too_fast(chain: Chain, before: list[int], demand: Demand, now: int) -> Refusal:
-    number = _put_back(chain, before)
+def _too_fast(chain: Chain, number: int, demand: Demand, now: int) -> Refusal:
     scope, rule = chain.names[number]
     view, at, step, burst, unit, room = chain.rates[number]
     ahead = max(0, view[at] - now)
@@ -338,8 +353,7 @@ def _too_fast(chain: Chain, before: list[int], demand: Demand, now: int) -> Refu
     return Refusal(scope, rule.name, unit, burst, max(0, room - ahead) // step, wait, ahead, False, is_never)
 
 
-def _used_up(chain: Chain, before: list[int], cost: int, now: int) -> Refusal:
-    number = _put_back(chain, before)
+def _used_up(chain: Chain, number: int, cost: int, now: int) -> Refusal:
     scope, rule = chain.names[number]
     view, at, amount, unit, _ = chain.budgets[number - len(chain.rates)]
     end = view[at + 1]

@@ -71,27 +71,27 @@ class Rules(NamedTuple):
 
 
 class RulesError(ValueError):
-    """`problems` are all that is wrong with the line, as sentences that repeat its words: no secret belongs there."""
+    """`problems` are all that is wrong with the line, as sentences that repeat its words; `numbered` are the same with
+    the number of a word in its place, for lines that may be secrets in the wrong place."""
 
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+    def __init__(self, found: list[tuple[int, str, str]]) -> None:
+        self.problems = [f"{word[:40]!r}: {problem}" for _, word, problem in found]
+        self.numbered = [f"word {number}: {problem}" for number, _, problem in found]
+        super().__init__("; ".join(self.problems))
 
 
 def parse_rules(text: str) -> Rules:
     """Raises RulesError."""
-    problems: list[str] = []
+    problems: list[tuple[int, str, str]] = []
     found: dict[str, Rate | Budget | int] = {}
-    for word in re.split(r"[\s,]+", text.strip()):
-        if not word:
-            continue
+    for number, word in enumerate(filter(None, re.split(r"[\s,]+", text)), 1):
         read = _read(word.lower())
         if isinstance(read, str):
-            problems.append(f"{word[:40]!r}: {read}")
+            problems.append((number, word, read))
             continue
         name = "concurrent" if isinstance(read, int) else read.name
         if name in found:
-            problems.append(f"{word[:40]!r}: {name} is said twice")
+            problems.append((number, word, f"{name} is said twice"))
         found[name] = read
     if problems:
         raise RulesError(problems)

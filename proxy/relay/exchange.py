@@ -47,8 +47,8 @@ _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
 class Exchange:
     __slots__ = (
         "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "hides_usage", "id", "limit",
-        "number", "phase", "receipt", "since", "total_due", "_attempt", "_has_stream", "_left", "_metering", "_passage",
-        "_relay", "_taking",
+        "number", "phase", "receipt", "since", "stop_at", "total_due", "_attempt", "_has_stream", "_left",
+        "_metering", "_passage", "_relay", "_taking",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -75,6 +75,7 @@ class Exchange:
         self.body = RequestBody(relay)
         self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
+        self.stop_at = inf  # bytes of the answer beyond which its budget is looked at again
         path = "" if head is not None else client.parser.path.decode("ascii")
         self.receipt: Receipt = Receipt(self.id, time.time(), client.address, "", path)
 
@@ -248,6 +249,8 @@ class Exchange:
             self.fail(failure._replace(phase=self.phase))
         elif is_last:
             self._answer_ended(answer, now)
+        elif answer.bytes_out > self.stop_at and self._taking is not None:
+            self._taking.look_again(answer.bytes_out)
 
     def _begin_answer(self, head: ResponseHead, now: float) -> bool:
         relay, request, attempt, passage = self._relay, self.head, self._attempt, self._passage
@@ -258,8 +261,7 @@ class Exchange:
         if self.has_body:
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         receipt = self.receipt
-        receipt.first_byte_ms = milliseconds(now - self.began)
-        receipt.provider_request_id = provider_request_id(head)
+        receipt.first_byte_ms, receipt.provider_request_id = milliseconds(now - self.began), provider_request_id(head)
         if head.status in (401, 403) and not passage.grant.passthrough and provider.has_credential:
             self.fail(attempt.credential_refused(head.status))
             return False

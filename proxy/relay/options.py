@@ -81,6 +81,7 @@ class RelayOptions:
     tls: UpstreamTls = field(default_factory=UpstreamTls)
     identity: bool = True  # ask for unencoded streams (DESIGN 4)
     meters: bool = True  # read what answers report about usage
+    stops: bool = False  # break off an answer that costs more than was reserved and than is left
     shows_timing: bool = False  # tell clients our id and how long each side took
     disconnect: Disconnect = CANCEL
     disconnect_by_key: dict[str, Disconnect] = field(default_factory=dict)

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING
 
+from proxy.dialects.factors import estimate_events, event_bytes
 from proxy.outcome import Failure, Kind, Phase, Side, Usage, milliseconds
 from proxy.policy.demand import demand_of, failure_of, used_of
 from proxy.policy.limits import Chain, Demand, Hold, Refusal
 from proxy.policy.router import Target
-from proxy.policy.rules import INPUT, OUTPUT, REQUESTS
+from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS
 
 if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.relay.request import Passage
 
 _SECOND = 10**9
+_LOOK_BYTES = 8 * 1024  # of an answer that is longer than what was reserved, between two looks at its budget
 _BEHIND = Failure(Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later")
 
 
@@ -35,7 +37,8 @@ class Taking:
     what it used is known."""
 
     __slots__ = (
-        "hold", "key", "scope", "wait", "_demand", "_exchange", "_passage", "_refusal", "_relay", "_since", "_target",
+        "hold", "key", "scope", "wait", "_chain", "_demand", "_exchange", "_passage", "_refusal", "_relay", "_since",
+        "_target",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, passage: Passage, target: Target, chain: Chain) -> None:
@@ -43,6 +46,7 @@ class Taking:
         self.key = chain.key
         self.scope = ""  # of the limit that refused it last
         self.wait: int | None = None  # nanoseconds until it could pass, as the limiter said then
+        self._chain = chain
         self._demand: Demand | None = None
         self._exchange = exchange
         self._passage = passage
@@ -67,7 +71,7 @@ class Taking:
             return self._stand()
         found = relay.admission.limiter.take(chain, demand, now)
         if isinstance(found, Hold):
-            self.hold = found
+            self._take(found)
             return True
         self._note(found)
         is_soon = found.wait is None or found.wait <= relay.seconds.queue * _SECOND
@@ -75,6 +79,11 @@ class Taking:
             self.refuse()
             return False
         return self._stand()
+
+    def _take(self, hold: Hold) -> None:
+        self.hold = hold
+        if self._relay.options.stops:
+            self._watch()
 
     def _note(self, refusal: Refusal) -> None:
         self._refusal, self.scope, self.wait = refusal, refusal.scope, refusal.wait
@@ -101,9 +110,10 @@ class Taking:
         chain = relay.admission.chain(self._passage.grant, model, self._target.provider.name)
         if chain is None:
             return True
+        self._chain = chain
         found = relay.admission.limiter.take(chain, self._demand, relay.wall())
         if isinstance(found, Hold):
-            self.hold = found
+            self._take(found)
             return True
         self._note(found)
         return False
@@ -127,6 +137,27 @@ class Taking:
         if self._since:
             failure = failure._replace(phase=Phase.QUEUE)
         self._exchange.fail(failure, limit_lines(refusal, self._exchange.dialect.name, self._relay.wall()))
+
+    def _watch(self) -> None:
+        """Look again when the answer is longer than what was reserved for it."""
+        if self.hold is not None and self._chain.budgets:
+            self._exchange.stop_at = self.hold.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
+
+    def look_again(self, passed: int) -> None:
+        """So many bytes of the answer have passed, more than what was reserved is worth: stop it, if less than the
+        difference is left of its budgets. By an estimate, since nothing is reported in mid-stream."""
+        assert self.hold is not None
+        reserved, exchange = self.hold.costs, self._exchange
+        said = estimate_events(exchange.dialect.name, passed, True)
+        tokens = said - reserved[OUTPUT]
+        micros = reserved[MICROS] * tokens // max(1, reserved[OUTPUT])  # as dear as what was reserved, or less
+        refusal = self._relay.admission.limiter.lacks(self._chain, (0, tokens, 0, tokens, micros), self._relay.wall())
+        if refusal is None:
+            exchange.stop_at = passed + _LOOK_BYTES
+        else:
+            failure = failure_of(refusal)
+            detail = f"stopped, since it is longer than what was reserved for it: {failure.detail}"
+            exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.BUDGET, detail))
 
     def release(self) -> None:
         """The exchange is over."""

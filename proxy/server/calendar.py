@@ -18,7 +18,8 @@ _HOUR = 3600
 
 
 class Calendar:
-    """The days of `zone`: UTC, or a name such as Europe/Berlin. ValueError: this system knows none of that name."""
+    """The days of `zone`: UTC, or a name such as Europe/Berlin. ValueError, without the name: this system knows none of
+    that name."""
 
     def __init__(self, zone: str = "UTC") -> None:
         self.zone = zone
@@ -27,7 +28,7 @@ class Calendar:
             try:
                 self._zone = ZoneInfo(zone)
             except (ZoneInfoNotFoundError, ValueError, OSError):
-                raise ValueError(f"this system knows no time zone {zone!r} (is tzdata installed?)") from None
+                raise ValueError("this system knows no time zone of that name (is tzdata installed?)") from None
 
     def end(self, window: str, now: int) -> int:
         """The end of the window that `now` lies in, both in nanoseconds since the epoch."""

@@ -262,12 +262,11 @@ class _Reading:
 
     def _rules(self, keys: dict[str, Secret], snapshot: Snapshot) -> dict[str, Rules]:
         rules, problems = parse_limits(self._environ.get("LLM_PROXY_LIMITS", ""))
-        for scope in rules:
-            kind, _, name = scope.partition(" ")
-            if kind == "key" and name not in keys:
-                problems.append(f"{scope}: LLM_PROXY_KEYS has no key of that name (others: `llm-proxy keys change`)")
-            elif kind == "provider" and name not in snapshot.providers:
-                problems.append(f"{scope}: there is no provider of that name")
+        named = [scope.partition(" ") for scope in rules]
+        if any(kind == "key" and name not in keys for kind, _, name in named):
+            problems.append("not every key in it is in LLM_PROXY_KEYS; those of others: `llm-proxy keys change`")
+        if any(kind == "provider" and name not in snapshot.providers for kind, _, name in named):
+            problems.append("not every provider in it exists")
         self._errors += [f"LLM_PROXY_LIMITS: {problem}" for problem in problems]
         return rules
 
@@ -312,6 +311,7 @@ class _Reading:
             tls=tls,
             identity=self._is_on("LLM_PROXY_IDENTITY"),
             meters=self._is_on("LLM_PROXY_METER"),
+            stops=self._is_on("LLM_PROXY_BUDGET_STOP", "off"),
             shows_timing=self._is_on("LLM_PROXY_RESPONSE_HEADERS", "off"),
             disconnect=default,
             disconnect_by_key=by_key,

@@ -142,6 +142,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("LLM_PROXY_BUDGET_ZONE", "UTC", "", "the time zone whose days, weeks and months budgets have"),
     Setting(
+        "LLM_PROXY_BUDGET_STOP",
+        "off",
+        "",
+        "on: break off a stream that seems to cost more than was reserved for it and than is left of its budget",
+    ),
+    Setting(
         "LLM_PROXY_BUDGET_LOST",
         "window",
         "",

@@ -3,7 +3,7 @@
 Lives here: sizes, lines of variables, keys and their names, limits by scope, what becomes of answers whose clients
 leave. May not live here: which variable holds what (settings), files.
 How it works: everything returns None, or sentences, where the text is something else; nothing repeats the text, which
-may be a secret that stands in the wrong place, but the words of limits, which are short.
+may be a secret that stands in the wrong place.
 """
 
 from __future__ import annotations
@@ -110,25 +110,23 @@ def parse_limits(text: str) -> tuple[dict[str, Rules], list[str]]:
     """`all: rpm=600; key ci: rpm=60 20usd/month; model gpt-5: concurrent=4`: rules by scope, and all that is wrong."""
     found: dict[str, Rules] = {}
     problems: list[str] = []
-    for piece in re.split(r"[;\n]", text):
+    for number, piece in enumerate(re.split(r"[;\n]", text), 1):
         if not piece.strip():
             continue
         # Names of models may hold colons; behind that of a scope there is a blank.
         name, colon, line = f"{piece.strip()} ".partition(": ")
         scope = _SCOPE.fullmatch(name.strip())
         if not colon or scope is None:
-            problems.append(
-                f"{piece.strip()[:40]!r}: write all, key, model or provider, a name, a colon and its limits"
-            )
+            problems.append(f"entry {number}: write all, key, model or provider, a name, a colon and its limits")
             continue
         whole = scope[1] or f"{scope[2]} {scope[3]}"
         if whole in found:
-            problems.append(f"{whole}: is said twice")
+            problems.append(f"entry {number}: an earlier one is for the same")
         found[whole] = Rules()
         try:
             found[whole] = parse_rules(line)
         except RulesError as error:
-            problems += [f"{whole}: {problem}" for problem in error.problems]
+            problems += [f"entry {number}: {problem}" for problem in error.numbered]
     return found, problems
 
 

@@ -31,6 +31,7 @@ from proxy.outcome import Limit
 from proxy.policy.admission import Admission, is_browser_page
 from proxy.policy.keys import AuthMode
 from proxy.policy.limits import Limiter, MemoryStore
+from proxy.policy.rules import Budget, Rate
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
 from proxy.server.certificates import client_tls
@@ -87,6 +88,7 @@ class Worker:
         limiter = Limiter(self._counters or MemoryStore(), settings.calendar.end)
         for scope, rules in settings.rules.items():
             limiter.set_rules(scope, rules)
+        limiter.on_passed = self._budget_passed
         admission = Admission(
             settings.ring(),
             limiter,
@@ -119,6 +121,9 @@ class Worker:
         except BaseException:
             await self.stop(0)
             raise
+
+    def _budget_passed(self, scope: str, rule: Rate | Budget) -> None:
+        self._note("warn", f"the budget {rule.name} of {scope} is passed, and only warns", scope=scope, rule=rule.name)
 
     def _read_keys(self, admission: Admission) -> None:
         """Those in the ledger, where keys are used. Raises LedgerUnusable."""

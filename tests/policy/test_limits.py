@@ -232,11 +232,15 @@ def test_a_window_ends_and_what_began_in_it_is_its_own() -> None:
     assert not passes(limiter, chain, costing(1), later), "900,000 of the hour before are not this hour's"
 
 
-def test_a_budget_that_warns_lets_pass_and_tells() -> None:
+def test_a_budget_that_warns_lets_pass_and_tells_once() -> None:
     limiter, chain = one("10tokens/day:warn")
-    first, second = (limiter.take(chain, costing(input=8), NOW) for _ in range(2))
-    assert isinstance(first, Hold) and isinstance(second, Hold)
-    assert (first.over, second.over) == (False, True)
+    told: list[str] = []
+    limiter.on_passed = lambda scope, rule: told.append(f"{scope} {rule.name}")
+    for number in range(4):
+        assert passes(limiter, chain, costing(input=8))
+        assert told == ["key ci tokens/day"] * (number > 0)
+    assert passes(limiter, chain, costing(input=8), window_end("day", NOW))
+    assert len(told) == 1
     assert not chain.has_hard_dollars
 
 
@@ -271,6 +275,26 @@ def test_a_changed_rule_counts_on() -> None:
     limiter.set_rules("key ci", parse_rules("7usd/day rpm=60"))
     chain = limiter.chain("ci", None, None, None)
     assert refused(limiter, chain, costing(2_000_000)).remaining == 1_000_000
+
+
+def test_a_rate_that_is_changed_begins_anew_and_one_that_stays_goes_on() -> None:
+    limiter, chain = one("rpm=2 rpd=3")
+    assert passes(limiter, chain) and passes(limiter, chain)
+    assert not passes(limiter, chain)
+    limiter.set_rules("key ci", parse_rules("rpm=4 rpd=3"))
+    chain = limiter.chain("ci", None, None, None)
+    assert passes(limiter, chain)
+    assert refused(limiter, chain).rule == "rpd"
+
+
+def test_what_a_budget_lacks() -> None:
+    limiter, chain = one("10tokens/day 9usd/day:warn")
+    assert passes(limiter, chain, costing(5_000_000, input=4))
+    assert limiter.lacks(chain, (0, 6, 0, 0, 10**9), NOW) is None
+    lacks = limiter.lacks(chain, (0, 7, 0, 0, 0), NOW)
+    assert lacks is not None and (lacks.rule, lacks.remaining) == ("tokens/day", 6)
+    assert limiter.lacks(chain, (0, 7, 0, 0, 0), window_end("day", NOW)) is None
+    assert spent(chain) == 4
 
 
 def test_a_thousand_random_lives_never_spend_more_than_there_is() -> None:

@@ -261,6 +261,51 @@ def test_a_path_that_is_not_read_needs_a_key_without_such_limits() -> None:
         assert len(stage.receipts) == 2
 
 
+# -- longer than what was reserved -----------------------------------------------------------------------------------
+
+
+def long_stream(stage: Stage, reads: int) -> tuple[s.Peer, s.Peer]:
+    client = stage.client()
+    client.says(s.ask(BEARER, body=s.STREAM_BODY[:-1] + b',"max_tokens":10}'))
+    upstream = stage.upstream()
+    upstream.says(s.STREAM_HEAD)
+    for _ in range(reads):
+        if not upstream.is_gone:
+            upstream.says(s.chunk(s.text(b"x" * 200) * 4))
+    return client, upstream
+
+
+def test_an_answer_that_costs_more_than_is_left_is_stopped_honestly() -> None:
+    """A provider that does not keep to the cap."""
+    counter = FakeCounter()
+    with staged({"key ci": "400tokens/total"}, counter=counter, stops=True) as stage:
+        client, upstream = long_stream(stage, 200)
+        assert upstream.is_gone
+        heard = client.heard()
+        assert b'"code":"budget_exhausted"' in heard
+        assert b"stopped, since it is longer than what was reserved" in heard
+        assert not heard.endswith(s.LAST)
+        counter.told[0].done(FoundTokens(300, 20))
+        receipt = stage.receipt()
+        assert (receipt.letters, receipt.ended_kind, receipt.complete) == ("PD", "budget_exhausted", False)
+        assert spent(stage) == 320
+        passed = receipt.bytes_out
+        assert 200 * 270 < passed < 400 * 270 + 10_000, "what was left was let through, and not much more"
+
+
+@pytest.mark.parametrize("rules", ["400tokens/total", "40ktokens/total", "400tokens/total:warn", "rpm=60"])
+def test_who_is_not_to_be_stopped_is_not(rules: str) -> None:
+    stops = rules != "400tokens/total"
+    counter = FakeCounter()
+    with staged({"key ci": rules}, counter=counter, stops=stops) as stage:
+        _, upstream = long_stream(stage, 200)
+        assert not upstream.is_gone
+        upstream.says(s.chunk(s.FINISH + s.DONE) + s.LAST)
+        for told in counter.told:
+            told.done(FoundTokens(1000, 20))
+        assert stage.receipt().complete
+
+
 # -- when a key changes -----------------------------------------------------------------------------------------------
 
 
