@@ -16,6 +16,7 @@ from proxy.dialects.call import Call
 from proxy.outcome import Failure
 from proxy.policy.keys import AuthMode, Disconnect
 from proxy.policy.router import plan, route
+from proxy.policy.rules import written
 from proxy.server.settings import Settings
 from proxy.server.table import NUMBERS, TIMEOUTS, size_text
 
@@ -38,6 +39,9 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
         "health_listen": [_address("http", address) for address in settings.health_listen],
         "auth": settings.mode.value,
         "keys": {name: f"#{secret.fingerprint}" for name, secret in settings.keys.items()},
+        "keys_in_ledger": settings.ledger is not None and settings.mode is AuthMode.KEYS,
+        "rules": {scope: written(rules) for scope, rules in settings.rules.items()},
+        "budget_zone": settings.calendar.zone,
         "hosts": sorted(settings.hosts),
         "log": settings.log,
         "ledger": settings.ledger.path if settings.ledger else None,
@@ -89,6 +93,11 @@ def as_text(document: dict[str, Any]) -> str:
     lines.append(f"health     {', '.join(document['health_listen']) or 'off'}")
     lines.append(f"auth       {document['auth']}: {_AUTH[AuthMode(document['auth'])]}")
     lines += [f"  key      {name} {fingerprint}" for name, fingerprint in document["keys"].items()]
+    if document["keys_in_ledger"]:
+        lines.append("           and those in the ledger, with limits of their own: `llm-proxy keys list`")
+    if document["rules"]:
+        lines.append(f"budgets    have the days of {document['budget_zone']}")
+        lines += [f"  {scope}: {line}" for scope, line in document["rules"].items()]
     if document["hosts"]:
         lines.append(f"hosts      {', '.join(document['hosts'])}")
     if document["clears_env"]:

@@ -73,7 +73,7 @@ _LIMITS: dict[Limit, str] = {
     Limit.IDLE: "a client's connection may be idle between requests",
     Limit.HEAD: "a TLS handshake, and then each request head, all of it",
     Limit.BODY: "a request body may make no progress",
-    Limit.QUEUE: "wait for a free connection to the provider; 0 = refuse at once",
+    Limit.QUEUE: "wait for a limit, or a free connection to the provider; 0 = refuse at once",
     Limit.CONNECT: "name lookup, connection and TLS handshake with the provider",
     Limit.SEND: "sending the request may make no progress",
     Limit.FIRST_BYTE: "until a stream's answer begins",

@@ -81,3 +81,15 @@ def test_a_credential_in_a_configured_field_is_told() -> None:
 def test_in_passthrough_no_credential_of_ours_is_claimed() -> None:
     found = read_settings({"OPENAI_API_KEY": "sk-upstream-secret", "LLM_PROXY_AUTH": "passthrough"})
     assert {provider["credential"] for provider in as_document(found)["providers"]} == {"the client's credential"}
+
+
+def test_limits_and_where_keys_are() -> None:
+    document = as_document(
+        settings(LLM_PROXY_LIMITS="all: rpm=600; key alice: 20usd/month:warn", LLM_PROXY_BUDGET_ZONE="Europe/Berlin")
+    )
+    assert document["rules"] == {"all": "rpm=600", "key alice": "20usd/month:warn"}
+    text = as_text(document)
+    for line in ("  all: rpm=600", "  key alice: 20usd/month:warn", "budgets    have the days of Europe/Berlin"):
+        assert line in text.splitlines()
+    assert "llm-proxy keys list" in text
+    assert "llm-proxy keys list" not in as_text(as_document(settings(LLM_PROXY_DB="off")))

@@ -331,3 +331,20 @@ def test_a_connection_that_died_while_idle_costs_nobody_an_answer(
     receipts = sidecar.wait_for_receipts(6)
     assert all(receipt["complete"] for receipt in receipts)
     assert sum(len(receipt["attempts"]) for receipt in receipts) > 6, "some of them were tried again"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_key_may_be_a_user_at_a_unix_socket(
+    start: Callable[..., Sidecar], provider: Provider, tmp_path: Path, is_ours: bool
+) -> None:
+    """No secret is needed: the system says who is at the other end."""
+    database = str(tmp_path / "ledger.db")
+    uid = os.getuid() + (not is_ours)
+    command = [sys.executable, "-m", "proxy", "keys", "create", "me", "--uid", str(uid), "--db", database]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=30)
+    path = str(tmp_path / "s")
+    sidecar = start({**provider.environ(), "LLM_PROXY_DB": database}, address=f"unix:{path}")
+    with RawClient(path=path) as client:
+        client.request("POST", "/v1/chat/completions", CHAT, JSON, host="localhost")
+        assert client.recv_response("POST").status == (200 if is_ours else 401)
+    assert sidecar.wait_for_receipts(1)[0]["key"] == ("me" if is_ours else None)
