@@ -16,8 +16,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import AnyStr, NoReturn
 from urllib.parse import quote
 
 from proxy.catalog.secret import Secret
@@ -26,16 +26,23 @@ LEAST = 8  # characters of a value that is looked for
 
 
 class Mask:
-    """Hides `secrets`. Falsy if there is nothing to look for."""
+    """Hides `secrets`. Falsy if there is nothing to look for.
 
-    __slots__ = ("_tell", "_tell_starts")
+    is_in(data)       whether there is anything to hide in it
+    may_be_in(text)   the same of a text that may be cut off, as a quick look: False is sure
+    """
+
+    __slots__ = ("is_in", "may_be_in", "_tell")
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
         forms = {form for secret in secrets for form in _forms(secret.reveal())}
         values = sorted({form.encode("utf-8", "surrogateescape") for form in forms if len(form) >= LEAST})
         starts = tuple({value[:LEAST].decode("latin-1") for value in values})
-        self._tell: Callable[[], list[bytes]] = lambda: values  # as in Secret: no attribute shows them
-        self._tell_starts: Callable[[], tuple[str, ...]] = lambda: starts
+        # As in Secret no attribute shows the values. Asked of each answer, so these are functions of their own and not
+        # methods that ask `_tell`: 0.15 us instead of 0.35.
+        self._tell: Callable[[], list[bytes]] = lambda: values
+        self.is_in: Callable[[bytes], bool] = _search(values)
+        self.may_be_in: Callable[[str], bool] = _search(starts)
 
     def __bool__(self) -> bool:
         return bool(self._tell())
@@ -53,12 +60,6 @@ class Mask:
         """`data` without the values; the same object if it has none."""
         return bytes(self.hide_in(data, bytearray(data))) if self.is_in(data) else data
 
-    def is_in(self, data: bytes) -> bool:
-        for value in self._tell():  # noqa: SIM110 (any() and its generator take three times as long)
-            if value in data:
-                return True
-        return False
-
     def hide_in(self, data: bytes, shown: bytearray) -> bytearray:
         """Write the stars for `data` into `shown`, which is as long. Values may overlap."""
         for value in self._tell():
@@ -71,13 +72,6 @@ class Mask:
     def begun(self, data: bytes) -> int:
         """The number of bytes at the end of `data` that could be the beginning of a value."""
         return max((_overlap(data, value) for value in self._tell()), default=0)
-
-    def may_be_in(self, text: str) -> bool:
-        """A quick look: False if nothing is to be hidden in `text`."""
-        for start in self._tell_starts():  # noqa: SIM110 (any() and its generator take three times as long)
-            if start in text:
-                return True
-        return False
 
     def hide_text(self, text: str) -> str:
         """`text`, which may be cut off, without the values and without a longer beginning of one at its end."""
@@ -107,6 +101,16 @@ class MaskedBody:
         end = len(raw) if is_last else len(raw) - self._mask.begun(raw)
         self._raw, self._shown = raw[end:], bytes(shown[end:])
         return bytes(shown[:end])
+
+
+def _search(wanted: Sequence[AnyStr]) -> Callable[[AnyStr], bool]:
+    def is_in(text: AnyStr) -> bool:
+        for each in wanted:  # noqa: SIM110 (any() and its generator take three times as long)
+            if each in text:
+                return True
+        return False
+
+    return is_in
 
 
 def _overlap(data: bytes, value: bytes) -> int:

@@ -49,18 +49,18 @@ class Provider:
     headers: tuple[tuple[bytes, Secret], ...] = field(default=(), repr=False)
     takes_include_usage: bool = False  # its streams may be asked for usage where the client did not (WIRE 0.1)
     # Hide what of ours it could send back: all of it, and all but the credential (it is not told where clients bring
-    # their own).
-    mask: Mask = field(init=False, repr=False, compare=False)
-    field_mask: Mask = field(init=False, repr=False, compare=False)
+    # their own). None: there is nothing.
+    mask: Mask | None = field(init=False, repr=False, compare=False)
+    field_mask: Mask | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         secrets = [value for name, value in self.headers if is_secret_field(name)]
         if self.origin.proxy_authorization is not None:
             secrets.append(self.origin.proxy_authorization)
-        object.__setattr__(self, "field_mask", Mask(secrets))
+        object.__setattr__(self, "field_mask", Mask(secrets) or None)
         if self.credential is not None:
             secrets.append(self.credential)
-        object.__setattr__(self, "mask", Mask(secrets))
+        object.__setattr__(self, "mask", Mask(secrets) or None)
 
     @property
     def has_credential(self) -> bool:

@@ -10,6 +10,7 @@ dialect's error event goes out at the boundary, and the terminating chunk never 
 from __future__ import annotations
 
 from email.utils import formatdate
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ class Answer:
         self.metering = metering
         self._hides_usage = exchange.hides_usage
         self._request_id = exchange.id
-        self._mask = mask or None  # one that is not empty
+        self._mask = mask
         self._masked: MaskedBody | None = None  # the body is searched for our credential
         self._sealed: SealedError | None = None  # the same, of one that comes compressed
         self._is_blind = False  # the last event was too large to be looked at
@@ -118,7 +119,7 @@ class Answer:
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
         self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes, lines, self._mask)
         if self._sealed is not None:
-            self._sealed.head_of = lambda head: _client_head(request, head, False, True, self.closes, lines, mask)
+            self._sealed.head_of = partial(_retold, request, self.closes, lines, mask)
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:
         """Send on what one read brought; `is_last`: the message has ended properly. True if that was progress."""
@@ -152,8 +153,12 @@ class Answer:
         else:
             if self.metering is not None and data:
                 self.metering.feed(data)
-            if self._mask is not None and (self._masked is not None or not self.bytes_out):
-                data = self._hide(self._mask, data, is_last)
+            if self._masked is not None:
+                data = self._masked.feed(data, is_last)
+            elif not self.bytes_out and self._mask is not None and b'"error"' in data[:_ERROR_WITHIN]:
+                # A status of 200 says nothing (WIRE 0.12): this document is an error all the same.
+                self._masked = MaskedBody(self._mask)
+                data = self._masked.feed(data, is_last)
         if is_last and self.lacks_end:
             is_last = False  # the message has ended, the stream has not: no last chunk (DESIGN 6)
         out = self._prefix
@@ -202,14 +207,6 @@ class Answer:
         failure = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, _UNREADABLE)
         instead = self._dialect.error_body(failure, head.status, self._request_id)
         self._sealed = SealedError(mask, head, coding, instead)
-
-    def _hide(self, mask: Mask, data: bytes, is_last: bool) -> bytes:
-        """A document. A status of 200 says nothing (WIRE 0.12): it may be an error all the same."""
-        if self._masked is None:
-            if b'"error"' not in data[:_ERROR_WITHIN]:
-                return data
-            self._masked = MaskedBody(mask)
-        return self._masked.feed(data, is_last)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -276,7 +273,7 @@ def _client_head(
 ) -> bytes:
     # x-llm-proxy-: ours alone tell that an answer is this proxy's own; another proxy like it may be the provider.
     fields, reason = encode.field_lines(head.fields, b"x-llm-proxy-"), head.reason
-    if mask is not None:  # of any answer: who quotes a key as the id of a request does so before its error is known
+    if mask is not None and mask.is_in(fields + reason):  # of any answer: an id that quotes a key is on good ones, too
         fields, reason = mask.hide(fields), mask.hide(reason)
     parts = [encode.status_line(head.status, reason), fields]
     if b"date" not in head.values:  # RFC 9110 section 6.6.1: who forwards an answer without a date adds one
@@ -294,6 +291,11 @@ def _client_head(
         parts.append(encode.KEEP_ALIVE)
     parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def _retold(request: RequestHead, closes: bool, lines: bytes, mask: Mask, head: ResponseHead) -> bytes:
+    """The head of a body that goes out under a length whatever it came under."""
+    return _client_head(request, head, False, True, closes, lines, mask)
 
 
 def date_line() -> bytes:

@@ -69,10 +69,11 @@ class SealedError:
 
 def scrub(receipt: Receipt, mask: Mask) -> None:
     """Hide what a provider may have put into those fields of a receipt that are its own words. All others are ours, the
-    client's, or numbers. 0.4 us where there is nothing to hide."""
+    client's, or numbers. 0.5 us where there is nothing to hide."""
     usage = receipt.usage
     billed = usage.billed if usage is not None else ()
-    if not mask.may_be_in(f"{receipt.provider_request_id} {receipt.model_served} {receipt.detail} {billed or ''}"):
+    # One look at all of it: calls cost more here than the search.
+    if not billed and not mask.may_be_in(f"{receipt.provider_request_id} {receipt.model_served} {receipt.detail}"):
         return
     receipt.provider_request_id = _hidden(mask, receipt.provider_request_id)
     receipt.model_served = _hidden(mask, receipt.model_served)

@@ -81,7 +81,7 @@ class Passage:
         is_same = self._admission is admission and self.snapshot is snapshot and self._version == admission.version
         return is_same and now < self.grant.until
 
-    def mask_of(self, provider: Provider) -> Mask:
+    def mask_of(self, provider: Provider) -> Mask | None:
         """Hides what `provider` was told and the client may not see. A credential of its own it may."""
         return provider.field_mask if self.grant.passthrough else provider.mask
 
@@ -89,7 +89,9 @@ class Passage:
         """Hide what the provider was told and no log may show, a credential of the client's own included."""
         provider = self.snapshot.providers.get(receipt.provider or "")
         if provider is not None:
-            scrub(receipt, self.mask_of(provider))
+            mask = provider.field_mask if self.grant.passthrough else provider.mask
+            if mask is not None:
+                scrub(receipt, mask)
             if self._carried is not None:
                 scrub(receipt, self._carried)
 

@@ -61,6 +61,7 @@ def test_values_that_overlap_are_both_hidden() -> None:
         assert in_reads(both, b"-abcdefghijklmnop-abcdefghXcdefghijklmnop", size) == (
             b"-" + b"*" * 16 + b"-" + b"*" * 8 + b"X" + b"*" * 14
         )
+    assert mask("abababab").hide(b"abababababX") == b"*" * 10 + b"X", "one may overlap itself"
 
 
 @given(

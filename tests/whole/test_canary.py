@@ -54,7 +54,7 @@ pass_in, provider_request_id = exchange.pass_in, exchange.provider_request_id
 
 def broken_in(relay, head, grant):
     if head.get(b"x-fault") == b"in":
-        raise RuntimeError(f"{head} {grant} {relay.snapshot} {vars(exchange)}")
+        raise RuntimeError(f"{head.get(b'authorization')} {head} {grant} {relay.snapshot}")
     return pass_in(relay, head, grant)
 
 def broken_out(head):

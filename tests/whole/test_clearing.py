@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,8 @@ def test_no_process_shows_a_secret(
     for pid in wait_for_child(sidecar):
         assert canaries.found_in(seen_of(pid)) == []
     assert b"serve" in seen_of(before), "the same process, with the same arguments"
+    limits = Path(f"/proc/{before}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits), "nor does a core dump hold them"
     went_up = b"".join(name + value for seen in provider.seen() for name, value in seen.headers)
     assert set(canaries.found_in(went_up)) == {"openai"}, "what was handed over is what is used"
     assert sidecar.stderr == b""

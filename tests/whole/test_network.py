@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import trustme
 from proxy.simulator.speech import TEXT
 from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send
 from tests.whole.conftest import KEY
-from tests.whole.processes import Provider, Sidecar
+from tests.whole.processes import ROOT, Provider, Sidecar
 from tests.whole.tunnel import TunnelProxy
 
 JSON = ("content-type", "application/json")
