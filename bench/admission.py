@@ -39,7 +39,7 @@ Work = Callable[[], dict[str, float]]
 def admission(name: str, store: CounterStore) -> Work:
     limiter = Limiter(store, lambda window, now: FOREVER if window == "total" else now + 10**15)
     limiter.set_rules("key bench", parse_rules(_RULES))
-    chain = limiter.chain("bench", None, None, None)
+    chain = limiter.chain("bench", None, (), None)
     clock = count(_NOW, 50_000)
 
     def work() -> dict[str, float]:

@@ -25,6 +25,7 @@ _ELSEWHERE = re.compile(
     rb'|"prompt"\s*:\s*\{|"type"\s*:\s*"(?:url|file)"',
     re.IGNORECASE,
 )
+_LATER = re.compile(rb'"background"\s*:\s*true')
 _CHOICES = re.compile(rb'"(?:n|best_of|candidate_?count)"\s*:\s*(\d{1,6})', re.IGNORECASE)
 _ESCAPED_KEY = re.compile(rb'\\u00[2-7][0-9a-fA-F](?:[^"\\]|\\.)*"\s*:', re.DOTALL)
 _MOST_CHOICES = 128  # of OpenAI; others allow 1 to 16
@@ -32,17 +33,20 @@ _MOST_CHOICES = 128  # of OpenAI; others allow 1 to 16
 
 class Look(NamedTuple):
     """`is_bounded`: its input has no more tokens than bytes; `choices`: answers asked for at once; `has_tools`: the
-    provider puts text of its own around tools."""
+    provider puts text of its own around tools; `is_later`: its answer comes another time, so that nobody here sees what
+    it uses."""
 
     is_bounded: bool
     choices: int
     has_tools: bool
+    is_later: bool = False
 
 
 def look(body: bytes) -> Look:
     """Looks at a request body that its dialect has read."""
     if b"\\u00" in body and _ESCAPED_KEY.search(body):
-        return Look(False, _MOST_CHOICES, True)
+        return Look(False, _MOST_CHOICES, True, True)
     choices = max((int(found) for found in _CHOICES.findall(body)), default=1)
     choices = min(max(choices, 1), _MOST_CHOICES)
-    return Look(_ELSEWHERE.search(body) is None, choices, b'"tools"' in body)
+    is_later = _LATER.search(body) is not None
+    return Look(_ELSEWHERE.search(body) is None, choices, b'"tools"' in body, is_later)

@@ -13,13 +13,12 @@ Doubted: `Sec-Fetch-Site: same-site` is refused too: a page on another port of l
 from __future__ import annotations
 
 import ipaddress
-import re
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, KeyRing, fingerprint, presented_values, strip_key
-from proxy.policy.limits import FOREVER, Chain, Limiter
+from proxy.policy.limits import FOREVER, Chain, Limiter, pattern_of
 from proxy.policy.router import Target
 from proxy.wire.head import Field, RequestHead
 
@@ -104,14 +103,16 @@ class Admission:
         """What a request of `key` had reserved at that moment (nanoseconds since the epoch; None: in every window), and
         did not spend."""
         key_of = self.ring.named(key)
-        chain = self.limiter.chain(key, None if key_of is None else key_of.group, None, None)
+        chain = self.limiter.chain(key, None if key_of is None else key_of.group, (), None)
         self.limiter.give_back(chain, (0, tokens, 0, 0, micros), at)
 
-    def chain(self, grant: Grant, model: str | None, provider: str) -> Chain | None:
-        """The limits that a request falls under; None: there are none. In passthrough mode those of keys do not hold:
-        anybody could invent another one."""
+    def chain(self, grant: Grant, model: str | None, target: Target) -> Chain | None:
+        """The limits that a request falls under, whose client calls its model so; None: there are none. In passthrough
+        mode those of keys do not hold: anybody could invent another one."""
+        key = None if grant.passthrough else grant.key
         group = None if grant.door is None else grant.door.key.group
-        found = self.limiter.chain(None if grant.passthrough else grant.key, group, model, provider)
+        models = [name for name in (model, target.model) if name is not None]
+        found = self.limiter.chain(key, group, models, target.provider.name)
         return found if found.rates or found.budgets or found.slots else None
 
     def permitted(self, grant: Grant, method: str, is_read: bool, model: str | None, target: Target) -> Failure | None:
@@ -124,14 +125,14 @@ class Admission:
             return _NO_MODEL
         if is_read:
             names = [name for name in (model, target.model) if name is not None]
-            if key.models is not None and not any(_fits(each, name) for each in key.models for name in names):
+            if key.models is not None and not any(_fits(each, name.lower()) for each in key.models for name in names):
                 return _NO_MODEL
             return None
         if method in ("GET", "HEAD"):  # nothing is generated there
             return None
         is_raw = key.raw
         if is_raw is None:
-            chain = self.chain(grant, None, target.provider.name)
+            chain = self.chain(grant, None, target)
             is_raw = key.models is None and not (chain is not None and chain.counts_tokens)
         return None if is_raw else _NO_RAW
 
@@ -158,7 +159,7 @@ class Admission:
 
 @lru_cache(maxsize=10_000)
 def _fits(pattern: str, name: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) is not None
+    return pattern_of(pattern).fullmatch(name) is not None
 
 
 def _passed_through(head: RequestHead, values: list[bytes]) -> Grant:

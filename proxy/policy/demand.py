@@ -33,14 +33,25 @@ _UNPRICED = Failure(
 )
 
 
+_LATER = Failure(
+    Side.CLIENT,
+    Phase.ADMIT,
+    Kind.FORBIDDEN,
+    "this key has limits in tokens or dollars, and what a response in the background uses cannot be known here: ask "
+    "without background",
+)
+
+
 def demand_of(
     chain: Chain, call: Call | None, body: bytes, model: str | None, to: Provider, snapshot: Snapshot, at: float
 ) -> Demand | Failure:
     """The costs of `call`, whose body goes to `model` of the provider `to`, as far as `chain` counts them. `at`: epoch
-    seconds, for prices. Failure: UNPRICED."""
+    seconds, for prices. Failure: UNPRICED, FORBIDDEN."""
     if call is None or not chain.counts_tokens or call.is_free:
         return _ONE
     seen = look(body)
+    if seen.is_later:
+        return _LATER
     reserves = snapshot.reserves
     read = len(body) + _TOOL_TOKENS * seen.has_tools
     least = len(body) // _SURE_BYTES if seen.is_bounded else 0

@@ -21,6 +21,7 @@ more of them than the limit and its burst, if that many were taken before it and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, MutableSequence
 from typing import NamedTuple, Protocol
 
@@ -29,6 +30,11 @@ from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Ru
 NANOSECONDS = 10**9
 FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
 WIDTH = 4  # numbers of 64 bits that a counter has: for a rate one, for a budget spent and the end of the window
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """What matches lower-case names that `text` means, in which `*` stands for anything."""
+    return re.compile(re.escape(text.lower()).replace(r"\*", ".*"), re.DOTALL)
 
 
 class CounterStore(Protocol):
@@ -182,7 +188,7 @@ def _tell_nobody(scope: str, rule: Rate | Budget) -> None:
 class Limiter:
     """All scopes with their rules. One for each worker."""
 
-    __slots__ = ("carried", "on_passed", "version", "_chains", "_rules", "_slots", "_store", "_window_end")
+    __slots__ = ("carried", "on_passed", "version", "_chains", "_models", "_rules", "_slots", "_store", "_window_end")
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
         self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
@@ -192,6 +198,7 @@ class Limiter:
         self._store = store
         self._window_end = window_end
         self._rules: dict[str, Rules] = {}
+        self._models: dict[str, re.Pattern[str]] = {}  # scopes of models, with what their names look like
         self._slots: dict[str, _Slots] = {}  # by scope; they outlive their rules, since exchanges hold them
         self._chains: dict[tuple[str, ...], Chain] = {}
 
@@ -202,21 +209,25 @@ class Limiter:
             if before.get(rate.name, rate) != rate:  # its number means other times: it begins anew
                 view, at = self._store.counter(f"{scope} {rate.name}")
                 view[at] = 0
-        if rules == Rules():
-            self._rules.pop(scope, None)
-        else:
+        self._rules.pop(scope, None)
+        self._models.pop(scope, None)
+        if rules != Rules():
             self._rules[scope] = rules
+            if scope.startswith("model "):
+                self._models[scope] = pattern_of(scope[6:])
         self.version += 1
         self._chains.clear()
 
     def rules(self, scope: str) -> Rules:
         return self._rules.get(scope, Rules())
 
-    def chain(self, key: str | None, group: str | None, model: str | None, provider: str | None) -> Chain:
-        """The limits of a request: those of its key, of the key's group, of the model as the client wrote it, of the
-        provider, and of everything."""
-        names = (f"key {key}", f"group {group}", f"model {model}", f"provider {provider}", "all")
-        scopes = tuple(name for name in names if name in self._rules)
+    def chain(self, key: str | None, group: str | None, models: Iterable[str], provider: str | None) -> Chain:
+        """The limits of a request: those of its key, of the key's group, of the model by all names that it has here,
+        of the provider, and of everything. A model's scope may hold `*`, which stands for anything."""
+        names = [f"key {key}", f"group {group}", f"provider {provider}", "all"]
+        scopes = [name for name in names if name in self._rules]
+        lower = [model.lower() for model in models]
+        scopes[-1:-1] = [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
         asked = (key or "", *scopes)
         found = self._chains.get(asked)
         if found is None:

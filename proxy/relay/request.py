@@ -113,7 +113,7 @@ class Passage:
         refused = self._admission.permitted(self.grant, self.method, self.route.reads_body, model, target)
         if refused is not None:
             return refused
-        self.chain = self._admission.chain(self.grant, model, target.provider.name)
+        self.chain = self._admission.chain(self.grant, model, target)
         self._target, self._model, self._lines = target, model, b""
         return target
 

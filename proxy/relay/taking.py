@@ -107,7 +107,7 @@ class Taking:
         assert self._demand is not None
         # Limits may have been changed meanwhile.
         model = None if call is None else call.model
-        chain = relay.admission.chain(self._passage.grant, model, self._target.provider.name)
+        chain = relay.admission.chain(self._passage.grant, model, self._target)
         if chain is None:
             return True
         self._chain = chain

@@ -70,5 +70,10 @@ def test_tools_are_seen() -> None:
 
 @pytest.mark.parametrize("key", [rb"\u006e", rb"file\u005fid", rb"\u0074ools"])
 def test_keys_written_with_escapes_could_be_any(key: bytes) -> None:
-    assert look(b'{"' + key + b'" : 5}') == Look(False, 128, True)
+    assert look(b'{"' + key + b'" : 5}') == Look(False, 128, True, True)
     assert look(b'{"text":"' + key + b'"}') == Look(True, 1, False)
+
+
+@pytest.mark.parametrize(("body", "is_later"), [(b'{"background": true}', True), (b'{"background":false}', False)])
+def test_answers_that_come_another_time(body: bytes, is_later: bool) -> None:
+    assert look(body).is_later is is_later

@@ -547,7 +547,7 @@ def test_it_is_a_dict_that_outlives_its_process(
 def a_limiter(file: Counters) -> tuple[Limiter, Chain]:
     limiter = Limiter(file, lambda window, now: FOREVER if window == "total" else now + 10**12)
     limiter.set_rules("key ci", parse_rules("rpd=3 1usd/month 1000tokens/total concurrent=5"))
-    return limiter, limiter.chain("ci", None, None, None)
+    return limiter, limiter.chain("ci", None, (), None)
 
 
 def test_what_was_charged_is_charged_after_a_kill(path: str) -> None:

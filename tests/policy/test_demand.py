@@ -28,7 +28,7 @@ BODY = json.dumps({"model": "gpt-5", "messages": [{"role": "user", "content": "h
 def chain(line: str) -> tuple[Limiter, Chain]:
     limiter = Limiter(MemoryStore(), lambda window, now: FOREVER)
     limiter.set_rules("key ci", parse_rules(line))
-    return limiter, limiter.chain("ci", None, None, None)
+    return limiter, limiter.chain("ci", None, (), None)
 
 
 def demand(
@@ -80,6 +80,13 @@ def test_without_a_price_a_hard_budget_in_dollars_refuses() -> None:
         assert (found.kind, status_of(found)) == (Kind.UNPRICED, 403)
     assert most(demand("1usd/day:warn", model="gpt-9", cap=0)) == (1, len(BODY), len(BODY), 0, 0)
     assert most(demand("100tokens/day", model="gpt-9", cap=0))[1] == len(BODY)
+
+
+def test_what_comes_another_time_cannot_be_limited() -> None:
+    found = demand(body=BODY[:-1] + b',"background":true}')
+    assert isinstance(found, Failure)
+    assert (found.kind, status_of(found)) == (Kind.FORBIDDEN, 403)
+    assert most(demand("rpm=5", body=BODY[:-1] + b',"background":true}')) == NOTHING
 
 
 def test_where_only_requests_are_limited_nothing_is_looked_at() -> None:

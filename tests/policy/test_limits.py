@@ -29,7 +29,7 @@ def limiter(**scopes: str) -> Limiter:
 
 def one(text: str) -> tuple[Limiter, Chain]:
     made = limiter(key_ci=text)
-    return made, made.chain("ci", None, None, None)
+    return made, made.chain("ci", None, (), None)
 
 
 def costing(micros: int = 0, input: int = 0, output: int = 0) -> Demand:
@@ -187,7 +187,7 @@ def test_exchanges_run_on_while_their_limit_changes() -> None:
     limiter, chain = one("concurrent=2")
     hold = limiter.take(chain, ONE, NOW)
     limiter.set_rules("key ci", parse_rules("concurrent=1"))
-    chain = limiter.chain("ci", None, None, None)
+    chain = limiter.chain("ci", None, (), None)
     assert refused(limiter, chain)
     assert isinstance(hold, Hold)
     hold.release()
@@ -249,31 +249,47 @@ def test_all_or_nothing() -> None:
     limiter_ = limiter(
         key_ci="rpm=60 concurrent=9 1usd/day", group_team="2usd/day", model_m="rpm=1", provider_p="rpm=9", all="rpm=99"
     )
-    chain = limiter_.chain("ci", "team", "m", "p")
+    chain = limiter_.chain("ci", "team", ["m"], "p")
     assert passes(limiter_, chain, costing(1))
-    before = {scope: limiter_.chain(*scope).rates for scope in [("ci", None, None, None), (None, None, None, "p")]}
+    before = {scope: limiter_.chain(*scope).rates for scope in [("ci", None, (), None), (None, None, (), "p")]}
     values = [view[at] for rates in before.values() for view, at, *_ in rates]
     assert refused(limiter_, chain, costing(1)).scope == "model m"
     assert [view[at] for rates in before.values() for view, at, *_ in rates] == values
-    assert spent(limiter_.chain("ci", None, None, None)) == 1
+    assert spent(limiter_.chain("ci", None, (), None)) == 1
     assert chain.slots[0].held == 1
 
 
 def test_a_chain_holds_what_applies() -> None:
     limiter_ = limiter(key_a="rpm=1", group_g="tpm=1", all="1usd/day:warn")
-    assert [scope for scope, _ in limiter_.chain("a", "g", "m", "p").names] == ["key a", "group g", "all"]
-    assert limiter_.chain("b", None, "m", "p").rates == ()
-    assert limiter_.chain(None, None, None, None).names[0][0] == "all"
-    assert not limiter_.chain("a", None, None, None).has_hard_dollars
+    assert [scope for scope, _ in limiter_.chain("a", "g", ["m"], "p").names] == ["key a", "group g", "all"]
+    assert limiter_.chain("b", None, ["m"], "p").rates == ()
+    assert limiter_.chain(None, None, (), None).names[0][0] == "all"
+    assert not limiter_.chain("a", None, (), None).has_hard_dollars
     limiter_.set_rules("all", parse_rules(""))
-    assert limiter_.chain("b", None, "m", "p") == Chain("b")
+    assert limiter_.chain("b", None, ["m"], "p") == Chain("b")
+
+
+def test_a_model_has_all_its_names_and_may_be_a_pattern() -> None:
+    limiter_ = limiter()
+    limiter_.set_rules("model GPT-4o*", parse_rules("rpm=1"))
+    limiter_.set_rules("model o3", parse_rules("rpm=1"))
+    for names, scopes in {
+        ("gpt-4o",): {"model GPT-4o*"},
+        ("openai/gpt-4o-mini", "gpt-4o-mini"): {"model GPT-4o*"},
+        ("O3",): {"model o3"},
+        ("o3-mini",): set(),
+        (): set(),
+    }.items():
+        assert limiter_.chain("ci", None, names, "p").scopes == scopes
+    limiter_.set_rules("model o3", parse_rules(""))
+    assert limiter_.chain("ci", None, ["o3"], "p").scopes == set()
 
 
 def test_a_changed_rule_counts_on() -> None:
     limiter, chain = one("10usd/day rpm=60")
     assert passes(limiter, chain, costing(6_000_000))
     limiter.set_rules("key ci", parse_rules("7usd/day rpm=60"))
-    chain = limiter.chain("ci", None, None, None)
+    chain = limiter.chain("ci", None, (), None)
     assert refused(limiter, chain, costing(2_000_000)).remaining == 1_000_000
 
 
@@ -282,7 +298,7 @@ def test_a_rate_that_is_changed_begins_anew_and_one_that_stays_goes_on() -> None
     assert passes(limiter, chain) and passes(limiter, chain)
     assert not passes(limiter, chain)
     limiter.set_rules("key ci", parse_rules("rpm=4 rpd=3"))
-    chain = limiter.chain("ci", None, None, None)
+    chain = limiter.chain("ci", None, (), None)
     assert passes(limiter, chain)
     assert refused(limiter, chain).rule == "rpd"
 
@@ -329,7 +345,7 @@ def test_no_figure_is_too_large_for_a_counter() -> None:
         if isinstance(hold, Hold):
             hold.settle((1, 2**53, 2**53, 0, 2**60))
         limiter.set_rules("key ci", parse_rules("rps=1G 1Gusd/total:warn 1Gtokens/day:warn"))
-        chain = limiter.chain("ci", None, None, None)
+        chain = limiter.chain("ci", None, (), None)
     assert all(-(2**63) <= view[at] < 2**63 for view, at, *_ in (*chain.rates, *chain.budgets))
     with pytest.raises(ValueError, match="ten years"):
         parse_rules("rpd=1/200000")

@@ -33,14 +33,14 @@ def staged(rules: dict[str, str], **more: object) -> Stage:
 
 def spent(stage: Stage, rule: str = "tokens/total", scope: str = "key ci") -> int:
     """What the counter of a budget says."""
-    chain = stage.admission.limiter.chain("ci", None, "gpt-5", "openai")
+    chain = stage.admission.limiter.chain("ci", None, ["gpt-5"], "openai")
     names = [(scope, rule.name) for scope, rule in chain.names[len(chain.rates) :]]
     view, at, *_ = chain.budgets[names.index((scope, rule))]
     return view[at]
 
 
 def running(stage: Stage) -> int:
-    return stage.admission.limiter.chain("ci", None, "gpt-5", "openai").slots[0].held
+    return stage.admission.limiter.chain("ci", None, ["gpt-5"], "openai").slots[0].held
 
 
 def fields_of(answer: bytes) -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_all_that_a_key_is(place: Place) -> None:
     assert key is not None
     assert (key.group, key.models, key.providers) == ("team", ("gpt*", "o3"), frozenset({"openai"}))
     assert (key.disconnect, key.raw, key.uid, key.until) == (Disconnect(True, 9.0), False, 12, FOREVER)
-    chain = place.admission.limiter.chain("ci", "team", None, None)
+    chain = place.admission.limiter.chain("ci", "team", (), None)
     assert [(scope, rule.name) for scope, rule in chain.names] == [("key ci", "rpm"), ("group team", "rpm")]
     assert getattr(place.admission.admit(head(), NOW, 12), "key", None) == "ci"
     assert getattr(place.admission.admit(head(), NOW, 13), "key", None) is None
@@ -147,7 +147,7 @@ def test_a_key_or_a_group_whose_limits_cannot_be_read_is_closed(place: Place) ->
     place.serve()
     assert place.who() is None
     assert place.who(OTHER) == "other"
-    chain = place.admission.limiter.chain("other", "team", None, None)
+    chain = place.admission.limiter.chain("other", "team", (), None)
     assert not isinstance(place.admission.limiter.take(chain, ONE, NOW), Hold)
     assert [level for level, _ in place.notes] == ["error", "error"]
 
@@ -235,7 +235,7 @@ def killed(place: Place, micros: int, rules: str = "1usd/hour") -> None:
     place.create("ci", limits=rules)
     place.serve()
     limiter = place.admission.limiter
-    taken = limiter.take(limiter.chain("ci", None, None, None), Demand((1, 9, 9, 0, micros), ONE.least), NOW)
+    taken = limiter.take(limiter.chain("ci", None, (), None), Demand((1, 9, 9, 0, micros), ONE.least), NOW)
     assert isinstance(taken, Hold)
     place.counters.close()
     place.counters = place.open(NOW + 1)
@@ -244,7 +244,7 @@ def killed(place: Place, micros: int, rules: str = "1usd/hour") -> None:
 def left(place: Place, now: int = NOW + 2) -> int:
     """Microdollars that the budget of `ci` still allows."""
     limiter = place.admission.limiter
-    chain = limiter.chain("ci", None, None, None)
+    chain = limiter.chain("ci", None, (), None)
     limiter.take(chain, Demand((1, 0, 0, 0, 0), ONE.least), now)  # so that the window is this one
     view, at, amount, unit, _ = chain.budgets[0]
     assert unit == MICROS
