@@ -125,6 +125,13 @@ def _start_nginx(upstream: int, folder: Path, key: str) -> Start:
     return Start([program, "-p", str(folder), "-e", log, "-c", str(config)], port, {})
 
 
+# Of every kind, and never met. No budget in dollars: there is no price for a server of one's own.
+_LIMITS = (
+    "key bench: rps=1G rpd=1G tpm=1G otpm=1G concurrent=1M 900Gtokens/day 900Gtokens/total;"
+    "all: rpm=1G; model *: tpm=1G"
+)
+
+
 def _start_llm_proxy(upstream: int, folder: Path, key: str) -> Start:
     port = free_port()
     environment = {
@@ -133,6 +140,7 @@ def _start_llm_proxy(upstream: int, folder: Path, key: str) -> Start:
         "LLM_PROXY_PROVIDER_BENCH": f"openai+http://127.0.0.1:{upstream}/v1",
         "LLM_PROXY_DEFAULT_PROVIDER": "bench",
         "LLM_PROXY_KEYS": f"bench={key}",
+        "LLM_PROXY_LIMITS": _LIMITS,
         "LLM_PROXY_LOG": "off",
     }
     return Start([sys.executable, "-m", "proxy", "serve"], port, _python(environment))
@@ -140,7 +148,13 @@ def _start_llm_proxy(upstream: int, folder: Path, key: str) -> Start:
 
 def _start_unmetered(upstream: int, folder: Path, key: str) -> Start:
     start = _start_llm_proxy(upstream, folder, key)
-    return start._replace(environment={**start.environment, "LLM_PROXY_METER": "off", "LLM_PROXY_DB": "off"})
+    off = {"LLM_PROXY_METER": "off", "LLM_PROXY_DB": "off", "LLM_PROXY_LIMITS": ""}
+    return start._replace(environment={**start.environment, **off})
+
+
+def _start_unlimited(upstream: int, folder: Path, key: str) -> Start:
+    start = _start_llm_proxy(upstream, folder, key)
+    return start._replace(environment={**start.environment, "LLM_PROXY_LIMITS": ""})
 
 
 CONTESTANTS = {
@@ -150,7 +164,8 @@ CONTESTANTS = {
         Contestant("splice", _start_splice, "floor: uvloop, bytes forwarded without a look"),
         Contestant("nginx", _start_nginx, "1 worker, unbuffered, upstream keep-alive, no log"),
         Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering, ledger on; log off"),
-        Contestant("unmetered", _start_unmetered, "this project without metering and ledger", by_default=False),
+        Contestant("unmetered", _start_unmetered, "this project without metering, ledger, limits", by_default=False),
+        Contestant("unlimited", _start_unlimited, "this project without limits and budgets", by_default=False),
     )
 }
 
