@@ -2,6 +2,7 @@
 
   keys        KeyRing: a presented key -> its name, by digest; who carries a key in a request, and taking it out
   admission   Admission: head -> Grant or Failure in one step; the guard against web pages; streams per key
+  key_fields  what may be said of a key, by options or JSON, and the columns of its row that it means
   rules       what may pass, as people write it: `rpm=60 20usd/month` -> Rules
   demand      what a request may cost at most, and did cost; what a client is told that may not come
   limits      Limiter: rates (GCRA), budgets, exchanges at once; all of a request's in one step -> Hold or Refusal
