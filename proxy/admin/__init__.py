@@ -6,6 +6,9 @@
   threads     Threads: few and bounded, for answers that must not stop the loop
   documents   keys, groups and sums as plain values, here and behind `--json` of the commands
   keys        /keys and /groups: as `llm-proxy keys`
+  limits      /limits: what is limited, and what is used of it now
+  spending    /usage, /exchanges and /lost: questions to the ledger
+  openapi     /openapi.json: the document of a table of routes, made of the table
 
 Nothing here touches relay: what it shows is handed in as callables. Traffic never passes through this room, so
 clarity is worth more than speed in it.

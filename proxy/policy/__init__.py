@@ -6,6 +6,7 @@
   rules       what may pass, as people write it: `rpm=60 20usd/month` -> Rules
   demand      what a request may cost at most, and did cost; what a client is told that may not come
   limits      Limiter: rates (GCRA), budgets, exchanges at once; all of a request's in one step -> Hold or Refusal
+  use         how much of each limit is used now, for whoever looks
   router      route: method and path -> Route; plan: Route and Call -> Target (provider, path to send, model to write)
 
 May not live here: sockets, clocks, files, reading bodies (dialects do), which providers exist (catalog).

@@ -12,7 +12,10 @@ import hmac
 from collections.abc import Callable
 
 from proxy.admin.keys import KeyPages
-from proxy.admin.routes import RouteTable, probes
+from proxy.admin.limits import LimitPages
+from proxy.admin.openapi import openapi_route
+from proxy.admin.routes import Route, RouteTable, probes
+from proxy.admin.spending import SpendingPages
 from proxy.catalog.secret import Secret
 from proxy.ledger.keys import KeyRow
 from proxy.policy.admission import Admission
@@ -25,13 +28,21 @@ def admin_table(
     settings: Settings,
     admission: Admission,
     readiness: Callable[[], list[str]],
+    look: Callable[[], None],
     changed: Callable[[], None],
     note: Callable[..., None],
 ) -> RouteTable:
-    """`changed` has the server look at the keys in the ledger."""
+    """`look` has the server see what has changed in the ledger; `changed` says that something has."""
     path = None if settings.ledger is None else settings.ledger.path
     keys = KeyPages(path, static_rows(settings), lambda: admission.ring.mode.value, changed, note)
-    return RouteTable([*probes(readiness), *keys.routes()], token_check(settings.admin_token))
+    routes: list[Route] = [
+        *probes(readiness),
+        openapi_route(lambda: routes),
+        *keys.routes(),
+        *LimitPages(admission.limiter, look).routes(),
+        *SpendingPages(path, changed, note).routes(),
+    ]
+    return RouteTable(routes, token_check(settings.admin_token))
 
 
 def token_check(token: Secret | None) -> Callable[[bytes], bool]:

@@ -112,7 +112,8 @@ class Worker:
             for address in settings.listen:
                 self.listening.append(await self._listen(address, self.relay.client, context))
             self._threads = Threads(loop)
-            table = admin_table(settings, admission, self.readiness, self._keys_changed, self._note)
+            look = self.relay.look_for_changes
+            table = admin_table(settings, admission, self.readiness, look, self._keys_changed, self._note)
             for address in settings.admin_listen:
                 sessions = AdminSessions(loop, table, self._admin_guard, threads=self._threads)
                 self._sessions.append(sessions)
