@@ -173,7 +173,7 @@ class Worker:
         return str(Address(host, port))
 
     def _admin_guard(self, request: AdminRequest) -> str | None:
-        return is_browser_page(request, self.settings.hosts)
+        return is_browser_page(request, self.settings.hosts, when=" here, always")
 
     def readiness(self) -> list[str]:
         """Why this worker should get no new requests; empty: it should."""

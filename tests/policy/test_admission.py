@@ -125,6 +125,12 @@ def test_programs_are_let_in(local: RequestHead) -> None:
     assert is_browser_page(local, frozenset({"proxy.internal"})) is None
 
 
+def test_the_guard_says_when_pages_are_refused() -> None:
+    for page in PAGES[:1]:
+        assert "while no keys are configured" in (is_browser_page(page, frozenset()) or "")
+        assert "refused always (" in (is_browser_page(page, frozenset(), " always") or "")
+
+
 def test_the_guard_says_what_to_set_and_repeats_nothing() -> None:
     reason = is_browser_page(head(host="evil.example"), frozenset())
     assert reason is not None

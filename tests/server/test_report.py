@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from proxy.server.report import as_document, as_text, routes_of
@@ -81,3 +83,11 @@ def test_a_credential_in_a_configured_field_is_told() -> None:
 def test_in_passthrough_no_credential_of_ours_is_claimed() -> None:
     found = read_settings({"OPENAI_API_KEY": "sk-upstream-secret", "LLM_PROXY_AUTH": "passthrough"})
     assert {provider["credential"] for provider in as_document(found)["providers"]} == {"the client's credential"}
+
+
+def test_the_admin_token_is_shown_as_its_fingerprint() -> None:
+    found = as_document(read_settings({"LLM_PROXY_DB": "off", "LLM_PROXY_ADMIN_TOKEN": "admin-token-0123456789"}))
+    assert re.fullmatch("#[0-9a-f]{8}", found["admin_token"])
+    assert f"admin      http://127.0.0.1:8081, with the token {found['admin_token']}\n" in as_text(found)
+    without = as_document(read_settings({"LLM_PROXY_DB": "off"}))
+    assert without["admin_token"] is None and "8081, without a token\n" in as_text(without)
