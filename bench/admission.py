@@ -22,8 +22,9 @@ from pathlib import Path
 
 from proxy.catalog.secret import Secret
 from proxy.ledger.counters import Counters
+from proxy.policy.counters import CounterStore, MemoryStore
 from proxy.policy.keys import AuthMode, KeyRing
-from proxy.policy.limits import FOREVER, CounterStore, Demand, Hold, Limiter, MemoryStore
+from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
 from proxy.policy.rules import parse_rules
 
 _BATCH = 1000

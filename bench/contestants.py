@@ -127,8 +127,7 @@ def _start_nginx(upstream: int, folder: Path, key: str) -> Start:
 
 # Of every kind, and never met. No budget in dollars: there is no price for a server of one's own.
 _LIMITS = (
-    "key bench: rps=1G rpd=1G tpm=1G otpm=1G concurrent=1M 900Gtokens/day 900Gtokens/total;"
-    "all: rpm=1G; model *: tpm=1G"
+    "key bench: rps=1G rpd=1G tpm=1G otpm=1G concurrent=1M 900Gtokens/day 900Gtokens/total;all: rpm=1G; model *: tpm=1G"
 )
 
 

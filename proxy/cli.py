@@ -54,7 +54,7 @@ def _settings_help() -> str:
     for setting in SETTINGS:
         default = f" [{setting.default}{' ' + setting.unit if setting.unit in ('seconds', 'bytes') else ''}]"
         lines += [f"  {setting.name}{default if setting.default else ''}", f"        {setting.what}"]
-    lines += ["", "Credentials, LLM_PROXY_KEYS and _HEADERS may come from a file: append _FILE to the name.", ""]
+    lines += ["", "Credentials, keys, tokens and _HEADERS may come from a file: append _FILE to the name.", ""]
     lines += ["vendors' own variables, as their clients read them:", f"  {' '.join(VARIABLES)}"]
     lines += ["  HTTPS_PROXY HTTP_PROXY NO_PROXY", ""]
     return "\n".join(lines)

@@ -94,6 +94,7 @@ class Kind(Enum):
     LINE_TOO_LONG = "line_too_long"
     HEAD_TOO_LARGE = "head_too_large"
     BODY_TOO_LARGE = "body_too_large"
+    MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"
     METHOD_UNKNOWN = "method_unknown"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     VERSION_UNSUPPORTED = "version_unsupported"
@@ -103,6 +104,7 @@ class Kind(Enum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     UNROUTED = "unrouted"
+    CONFLICT = "conflict"  # with what there is already
     TOO_MANY = "too_many_requests"
     BUDGET = "budget_exhausted"
     EXCEEDS_LIMIT = "exceeds_limit"  # it needs more than a limit ever gives
@@ -154,10 +156,14 @@ def status_of(failure: Failure) -> int:
             return 404
         case Kind.METHOD_NOT_ALLOWED:
             return 405
+        case Kind.CONFLICT:
+            return 409
         case Kind.BODY_TOO_LARGE:
             return 413
         case Kind.LINE_TOO_LONG:
             return 414
+        case Kind.MEDIA_TYPE_UNSUPPORTED:
+            return 415
         case Kind.EXPECTATION_FAILED:
             return 417
         case Kind.TOO_MANY | Kind.BUDGET:

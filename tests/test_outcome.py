@@ -38,7 +38,9 @@ def test_the_status_of_a_timeout_says_whose_it_was(phase: Phase, expected: int) 
     ("kind", "expected"),
     [
         (Kind.BODY_TOO_LARGE, 413),
+        (Kind.CONFLICT, 409),
         (Kind.LINE_TOO_LONG, 414),
+        (Kind.MEDIA_TYPE_UNSUPPORTED, 415),
         (Kind.HEAD_TOO_LARGE, 431),
         (Kind.TOO_MANY, 429),
         (Kind.CONNECT_FAILED, 502),

@@ -1,35 +1,22 @@
-"""Keys, groups and what kills left reserved, in words: tables, lines, documents.
+"""Keys, groups and what kills left reserved, in words: tables and lines.
 
-Lives here: what a row looks like. May not live here: the store, printing, what commands say besides.
-How it works: digests are shown nowhere; they are of no use to anybody. Columns of a table that hold nothing are left
-out. Times are in UTC.
+Lives here: what a row looks like for people. May not live here: as JSON (admin.documents), the store, printing, what
+commands say besides.
+How it works: digests are shown nowhere. Columns of a table that hold nothing are left out. Times are in UTC.
 Doubted: nothing yet.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from proxy.accounts import columns
 from proxy.accounts.columns import Column
+from proxy.admin.documents import is_rotating, state
 from proxy.ledger.keys import GroupRow, KeyRow, LostHold
 from proxy.ledger.period import shown
-from proxy.telemetry.lines import clean, stamp
-
-
-def state(row: KeyRow, now: float) -> str:
-    if row.removed_at is not None:
-        return "removed"
-    if row.disabled:
-        return "disabled"
-    return "expired" if row.expires_at is not None and row.expires_at <= now else "valid"
-
-
-def is_rotating(row: KeyRow, now: float) -> bool:
-    """Whether the value of before the last rotation is valid, too."""
-    return row.old_digest is not None and row.old_until is not None and row.old_until > now
+from proxy.telemetry.lines import clean
 
 
 def time_of(at: float | None) -> str:
@@ -37,31 +24,6 @@ def time_of(at: float | None) -> str:
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def document(row: KeyRow, now: float) -> dict[str, Any]:
-    """A key as plain values."""
-    old = is_rotating(row, now)
-    return {
-        "name": row.name,
-        "state": state(row, now),
-        "prefix": row.prefix,
-        "old_prefix": row.old_prefix if old else None,
-        "old_until": _stamp(row.old_until) if old else None,
-        "owner": row.owner,
-        "tags": row.tags.split(",") if row.tags else [],
-        "group": row.key_group,
-        "models": row.models.split() if row.models is not None else None,
-        "providers": row.providers.split() if row.providers is not None else None,
-        "limits": row.limits,
-        "disconnect": row.disconnect,
-        "raw": None if row.raw is None else bool(row.raw),
-        "uid": row.uid,
-        "expires_at": _stamp(row.expires_at),
-        "created_at": _stamp(row.created_at),
-        "changed_at": _stamp(row.changed_at),
-        "removed_at": _stamp(row.removed_at),
-    }
 
 
 def as_lines(row: KeyRow, group: GroupRow | None, now: float) -> str:
@@ -116,15 +78,6 @@ def table(rows: Sequence[KeyRow], now: float, most: int) -> str:
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
-def group_documents(groups: Iterable[GroupRow], keys: Iterable[KeyRow]) -> list[dict[str, Any]]:
-    """Groups by name, with the number of their keys."""
-    members = Counter(key.key_group for key in keys)
-    return [
-        {"name": row.name, "limits": row.limits, "keys": members[row.name], "changed_at": _stamp(row.changed_at)}
-        for row in sorted(groups)
-    ]
-
-
 def group_table(documents: Sequence[dict[str, Any]], most: int) -> str:
     found = [
         Column("group", [columns.name(each["name"]) for each in documents], is_name=True),
@@ -135,11 +88,6 @@ def group_table(documents: Sequence[dict[str, Any]], most: int) -> str:
 
 
 # --- what kills left reserved -----------------------------------------------------------------------------------------
-
-
-def hold_document(hold: LostHold) -> dict[str, Any]:
-    times = {name: _stamp(getattr(hold, name)) for name in ("started_at", "found_at", "settled_at")}
-    return hold._asdict() | times
 
 
 def hold_table(holds: Sequence[LostHold], most: int) -> str:
@@ -160,10 +108,6 @@ def hold_table(holds: Sequence[LostHold], most: int) -> str:
             ),
         ]
     return columns.table(found, most=most)
-
-
-def _stamp(at: float | None) -> str | None:
-    return None if at is None else stamp(at)
 
 
 def _begins(prefix: str | None) -> str:

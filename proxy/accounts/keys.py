@@ -19,9 +19,11 @@ from proxy.accounts import columns, key_views
 from proxy.accounts.announce import announce
 from proxy.accounts.desk import Desk, Refusal, place
 from proxy.accounts.hints import nearest
-from proxy.accounts.key_fields import amounts, columns_of, given_value, key_name, limits_line
+from proxy.accounts.key_fields import amounts, columns_of, given_value, key_name
+from proxy.admin import documents
 from proxy.ledger.keys import KeyRow, KeysError, KeyStore, digest_of, new_value, prefix_of
 from proxy.ledger.period import ahead
+from proxy.policy.key_fields import limits_line
 
 _KEPT = "7d"  # an old value after a rotation: a week has a day on which somebody deploys
 _ANY_WIDTH = 1_000_000
@@ -85,7 +87,7 @@ def rotate(desk: Desk, arguments: argparse.Namespace) -> int:
     if before.digest is not None:
         end = "no longer" if until is None else f"until {key_views.time_of(until)}"
         desk.note(f"the old key of {name} ({before.prefix}…) is valid {end}")
-    if key_views.is_rotating(before, desk.now()):
+    if documents.is_rotating(before, desk.now()):
         desk.note(f"the one before that ({before.old_prefix}…) is valid no longer")
     return 0
 
@@ -104,7 +106,7 @@ def _hand_out(desk: Desk, arguments: argparse.Namespace, row: KeyRow, value: str
     """Print a value, if there is one and its user does not have it already. This is the only time."""
     is_new = value is not None and not arguments.value_from_stdin
     if arguments.json:
-        shown = {"value": value if is_new else None, **key_views.document(row, desk.now())}
+        shown = {"value": value if is_new else None, **documents.key(row, desk.now())}
         desk.say(columns.json_text(shown, indented=True))
     elif is_new:
         desk.say(str(value))
@@ -113,7 +115,7 @@ def _hand_out(desk: Desk, arguments: argparse.Namespace, row: KeyRow, value: str
         desk.say(f"{row.name} is user id {row.uid} at a Unix socket, without a value")
     else:
         desk.say(f"{row.name} has the value that was given ({row.prefix}…)")
-    state = key_views.state(row, desk.now())
+    state = documents.state(row, desk.now())
     if state != "valid":
         desk.note(f"{row.name} is {state}")
 
@@ -143,11 +145,11 @@ def _change(desk: Desk, arguments: argparse.Namespace, done: str, **found: Any) 
         store.change(name, **found)
         row = _found(store, name)
     if arguments.json:
-        desk.say(columns.json_text(key_views.document(row, desk.now()), indented=True))
+        desk.say(columns.json_text(documents.key(row, desk.now()), indented=True))
         return 0
     desk.say(f"{name} {done}")
     if "disabled" not in found or not row.disabled:
-        state = key_views.state(row, desk.now())
+        state = documents.state(row, desk.now())
         if state != "valid":
             desk.note(f"{name} is {state}")
     return 0
@@ -173,8 +175,8 @@ def list_all(desk: Desk, arguments: argparse.Namespace) -> int:
     with _store(desk, arguments) as store:
         rows = store.keys(with_removed=arguments.all)
     if arguments.json:
-        documents = [key_views.document(row, desk.now()) for row in sorted(rows)]
-        desk.say(columns.json_text({"keys": documents}, indented=True))
+        every = [documents.key(row, desk.now()) for row in sorted(rows)]
+        desk.say(columns.json_text({"keys": every}, indented=True))
     elif rows:
         desk.say(key_views.table(rows, desk.now(), _room(desk)))
     else:
@@ -187,7 +189,7 @@ def show(desk: Desk, arguments: argparse.Namespace) -> int:
     with _store(desk, arguments) as store:
         row = _found(store, name)
         group = next((each for each in store.groups() if each.name == row.key_group), None)
-    _done(desk, arguments, key_views.document(row, desk.now()), key_views.as_lines(row, group, desk.now()))
+    _done(desk, arguments, documents.key(row, desk.now()), key_views.as_lines(row, group, desk.now()))
     return 0
 
 
@@ -218,11 +220,11 @@ def group(desk: Desk, arguments: argparse.Namespace) -> int:
 
 def groups(desk: Desk, arguments: argparse.Namespace) -> int:
     with _store(desk, arguments) as store:
-        documents = key_views.group_documents(store.groups(), store.keys())
+        found = documents.groups(store.groups(), store.members())
     if arguments.json:
-        desk.say(columns.json_text({"groups": documents}, indented=True))
-    elif documents:
-        desk.say(key_views.group_table(documents, _room(desk)))
+        desk.say(columns.json_text({"groups": found}, indented=True))
+    elif found:
+        desk.say(key_views.group_table(found, _room(desk)))
     else:
         desk.say("There are no groups; `llm-proxy keys group NAME --limits LINE` makes one.")
     return 0
@@ -235,7 +237,7 @@ def lost(desk: Desk, arguments: argparse.Namespace) -> int:
     with _store(desk, arguments) as store:
         holds = store.lost(unsettled_only=not arguments.all)
     if arguments.json:
-        desk.say(columns.json_text({"lost": list(map(key_views.hold_document, holds))}, indented=True))
+        desk.say(columns.json_text({"lost": list(map(documents.hold, holds))}, indented=True))
     elif holds:
         desk.say(key_views.hold_table(holds, _room(desk)))
     else:
@@ -250,7 +252,7 @@ def settle(desk: Desk, arguments: argparse.Namespace) -> int:
     with _changing(desk, arguments) as store:
         holds = store.settle_lost(arguments.ids, micros, tokens)
     if arguments.json:
-        desk.say(columns.json_text({"settled": list(map(key_views.hold_document, holds))}, indented=True))
+        desk.say(columns.json_text({"settled": list(map(documents.hold, holds))}, indented=True))
     else:
         number = "1 request is" if len(holds) == 1 else f"{len(holds):,} requests are"
         desk.say(f"{number} settled, at {columns.dollars(micros)} and {columns.count(tokens)} tokens")

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from proxy.accounts import columns, gaps, hints
 from proxy.accounts.columns import Column
 from proxy.accounts.desk import UNKNOWN_COST as _UNKNOWN
 from proxy.accounts.desk import Desk, reader, wanted
+from proxy.admin import documents
 from proxy.ledger.period import shown, zone_name
 from proxy.ledger.reader import MOST_GROUPS, LedgerReader, Sum, Totals, Wanted
-from proxy.telemetry.lines import stamp
 
 _FIGURES = Sum._fields[1:]
 _NAME_ROOM = 20  # columns that a name should have, before less of the figures is shown
@@ -34,7 +34,7 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
         lines = [] if totals.total.requests else _nothing(ledger, asked, arguments.local, desk.now())
     missing = gaps.sentences(gap, ledger.path, asked.is_of_all)
     if arguments.json:
-        said = {**document(by, asked, totals, arguments.local), "missing": gaps.document(gap)}
+        said = {**documents.usage(by, asked, totals, arguments.local), "missing": gaps.document(gap)}
         desk.say(columns.json_text(said, indented=True))
     elif arguments.csv:
         desk.say("\n".join(map(columns.csv_line, ([*by, *_FIGURES], *([*g.names, *g[1:]] for g in totals.groups)))))
@@ -48,23 +48,6 @@ def run(desk: Desk, arguments: argparse.Namespace) -> int:
     else:
         desk.say("\n".join([*lines, *missing]))
     return 0
-
-
-def document(by: Sequence[str], asked: Wanted, totals: Totals, is_local: bool) -> dict[str, Any]:
-    """Everything as plain values; moments in UTC, money in microdollars."""
-    return {
-        "since": None if asked.since is None else stamp(asked.since),
-        "until": None if asked.until is None else stamp(asked.until),
-        "days": "local" if is_local else "UTC",
-        "by": list(by),
-        "groups": [{**dict(zip(by, group.names)), **_figures(group)} for group in totals.groups],
-        "total": _figures(totals.total),
-        "has_more": totals.has_more,
-    }
-
-
-def _figures(sums: Sum) -> dict[str, Any]:
-    return dict(zip(_FIGURES, sums[1:]))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 Lives here: HTTP/1.1 for the admin listener, by h11; its bounds in bytes, time and number.
 May not live here: what is answered (routes), the rules about browser pages (policy; a guard is handed in).
 How it works: bytes go into h11 in small slices, because h11 bounds only heads that are incomplete. A request that is
-whole is answered in the same call, so nothing waits here and pipelined requests stay in order. While the client does
-not read, no further request is taken. One timer runs per connection: idle, then head and body, then a client that does
-not read. A connection that is refused lingers for a moment, since a close with unread bytes takes the answer away from
-a client that is still sending (DESIGN 16).
+whole is answered in the same call, or when a thread has the answer; until then no further request of this connection
+is taken, so pipelined ones stay in order. Nor is one while the client does not read. One timer runs per connection:
+idle, then head and body, then a client that does not read; none while a thread works, which has a limit of its own.
+Whoever leaves meanwhile is not answered, and what was begun is done. A connection that is refused lingers for a moment,
+since a close with unread bytes takes the answer away from a client that is still sending (DESIGN 16).
 Doubted: nothing yet.
 """
 
@@ -21,7 +22,8 @@ from typing import cast
 
 import h11
 
-from proxy.admin.routes import AdminAnswer, AdminRequest, Fields, RouteTable, error_answer
+from proxy.admin.routes import AdminAnswer, AdminRequest, Fields, Later, RouteTable, error_answer
+from proxy.admin.threads import Threads
 from proxy.outcome import Kind
 
 Guard = Callable[[AdminRequest], str | None]
@@ -49,10 +51,11 @@ _FIXED: Fields = ((b"cache-control", b"no-store"), (b"x-content-type-options", b
 class AdminSessions:
     """The protocol factory of one admin listener: makes sessions, counts them, closes them.
 
-    `guard` None: no check (the health listener, whose clients come by whatever address the pod has).
+    `guard` None: no check (the health listener, whose clients come by whatever address the pod has). `threads` make
+    the answers that take one; None: the table has none.
     """
 
-    __slots__ = ("guard", "limit", "loop", "open", "table")
+    __slots__ = ("guard", "limit", "loop", "open", "table", "threads")
 
     def __init__(
         self,
@@ -60,9 +63,11 @@ class AdminSessions:
         table: RouteTable,
         guard: Guard | None = None,
         limit: int = CONNECTIONS,
+        threads: Threads | None = None,
     ) -> None:
         self.loop = loop
         self.table = table
+        self.threads = threads
         self.guard = guard
         self.limit = limit
         self.open: set[AdminSession] = set()
@@ -79,6 +84,7 @@ class AdminSessions:
 class _State(Enum):
     IDLE = "idle"  # between requests
     REQUEST = "request"  # some of a request has come
+    WAITING = "waiting"  # a thread makes the answer
     LINGER = "linger"  # refused and answered; what still comes is thrown away
     CLOSED = "closed"
 
@@ -86,7 +92,10 @@ class _State(Enum):
 class AdminSession(asyncio.Protocol):
     """One connection."""
 
-    __slots__ = ("_body", "_conn", "_head", "_is_stalled", "_owner", "_state", "_timer", "_transport", "_unfed")
+    __slots__ = (
+        "_body", "_conn", "_has_said_all", "_head", "_is_paused", "_is_stalled", "_owner", "_state", "_timer",
+        "_transport", "_unfed",
+    )  # fmt: skip
 
     def __init__(self, owner: AdminSessions) -> None:
         self._owner = owner
@@ -95,6 +104,8 @@ class AdminSession(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._state = _State.IDLE
         self._is_stalled = False  # the client does not read
+        self._is_paused = False  # we do not read: enough has come while a thread works
+        self._has_said_all = False  # the client has closed its side
         self._unfed = bytearray()  # read from the socket, not yet given to h11; at most one read
         self._head: h11.Request | None = None
         self._body = bytearray()
@@ -117,9 +128,16 @@ class AdminSession(asyncio.Protocol):
         if self._state in (_State.LINGER, _State.CLOSED):
             return
         self._unfed += data
-        self._take_requests()
+        if self._state is not _State.WAITING:
+            self._take_requests()
+        elif len(self._unfed) > HEAD_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool | None:
+        if self._state is _State.WAITING:
+            self._has_said_all = True
+            return True  # it may still read the answer
         self.close()
         return None
 
@@ -207,25 +225,62 @@ class AdminSession(asyncio.Protocol):
         request = _request(self._head, bytes(self._body))
         self._head = None
         self._body.clear()
+        decided = self._decide(request)
+        if isinstance(decided, Later):
+            self._start(decided, request)
+        else:
+            self._finish(decided, request)
+
+    def _start(self, later: Later, request: AdminRequest) -> None:
+        """Have a thread make the answer; a refusal at once if too many are being made."""
+        self._state = _State.WAITING
+        self._disarm()
+        threads = self._owner.threads
+        if threads is None or not threads.start(later, lambda made: self._take_answer(made, request)):
+            busy = error_answer(Kind.OVERLOADED, "Too many admin requests are being answered: try again.")
+            self._finish(busy, request)
+
+    def _take_answer(self, made: AdminAnswer | BaseException, request: AdminRequest) -> None:
+        if self._state is not _State.WAITING:
+            if isinstance(made, BaseException):
+                self._failed(made, request)
+            return  # the client has left, or we stop
+        self._finish(self._failed(made, request) if isinstance(made, BaseException) else made, request)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take what has come while a thread was at work."""
+        if self._transport is not None and self._is_taking():
+            if self._is_paused:
+                self._transport.resume_reading()
+            self._take_requests()
+        self._is_paused = False  # of a client that does not read, `resume_writing` takes care
+        if self._has_said_all and self._state in (_State.IDLE, _State.REQUEST):
+            self.close()
+
+    def _finish(self, answer: AdminAnswer, request: AdminRequest) -> None:
         self._state = _State.IDLE
         self._arm(IDLE_SECONDS)
-        self._send(self._decide(request), is_head=request.method == "HEAD")
+        self._send(answer, is_head=request.method == "HEAD")
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
         else:
             self.close()
 
-    def _decide(self, request: AdminRequest) -> AdminAnswer:
+    def _decide(self, request: AdminRequest) -> AdminAnswer | Later:
         try:
             reason = self._owner.guard(request) if self._owner.guard is not None else None
             if reason is not None:
                 return error_answer(Kind.FORBIDDEN, reason)
             return self._owner.table.answer(request)
         except Exception as error:  # one broken page must not take the probes' listener away
-            self._owner.loop.call_exception_handler(
-                {"message": f"the admin page {request.path!r} failed", "exception": error, "protocol": self}
-            )
-            return error_answer(Kind.INTERNAL, "This page failed; the log says why.")
+            return self._failed(error, request)
+
+    def _failed(self, error: BaseException, request: AdminRequest) -> AdminAnswer:
+        self._owner.loop.call_exception_handler(
+            {"message": f"the admin page {request.path!r} failed", "exception": error, "protocol": self}
+        )
+        return error_answer(Kind.INTERNAL, "This page failed; the log says why.")
 
     # -- answers ----------------------------------------------------------------------------------------------------
 

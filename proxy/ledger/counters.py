@@ -117,6 +117,11 @@ class Counters:
                 found = self._counters[short] = self._fresh(COUNTER, data)
         return found
 
+    def peek(self, name: str) -> Place | None:
+        """Where the counter `name` is, if there is one. From any thread."""
+        found = self._counters.get(name)
+        return found or self._counters.get(records.fitted(name).decode("utf-8", "surrogatepass"))
+
     def hold(self, name: str) -> Place:
         """A free place for what a request of the key `name` has taken: when it began, microdollars, tokens. 0.2 us
         with `free`; 1.5 us where the name has to be written (python -m bench.admission)."""

@@ -19,6 +19,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -179,6 +180,16 @@ class KeyStore:
         """Keys changed after that revision, in the order of their changes; removed ones too unless it is 0."""
         rows = self._ask(_since("keys", _KEYS, with_removed or since_revision > 0), since_revision)
         return [KeyRow(*row) for row in rows]
+
+    def page(self, after: str, most: int) -> list[KeyRow]:
+        """Up to `most` keys by name, those behind `after`; removed ones are left out."""
+        sql = f"SELECT {_KEYS} FROM keys WHERE name > ? AND removed_at IS NULL ORDER BY name LIMIT ?"  # noqa: S608
+        return [KeyRow(*row) for row in self._ask(sql, after, most)]
+
+    def members(self) -> Counter[str | None]:
+        """How many keys each group has; None: those that are in none."""
+        sql = "SELECT key_group, count(*) FROM keys WHERE removed_at IS NULL GROUP BY key_group"
+        return Counter(dict(self._ask(sql)))
 
     def groups(self, since_revision: int = 0) -> list[GroupRow]:
         """Groups changed after that revision, as `keys` gives keys."""

@@ -187,13 +187,14 @@ class Fields(Protocol):
     def get(self, name: bytes) -> bytes | None: ...
 
 
-def is_browser_page(head: Fields, hosts: frozenset[str]) -> str | None:
-    """Why `head` looks like the work of a web page, as a sentence for the client; None if it does not."""
+def is_browser_page(head: Fields, hosts: frozenset[str], when: str = " while no keys are configured") -> str | None:
+    """Why `head` looks like the work of a web page, as a sentence for the client; None if it does not. `when`: pages
+    are refused."""
     if head.get(b"origin") is not None:
-        return "requests from web pages are refused while no keys are configured (the request has an Origin field)"
+        return f"requests from web pages are refused{when} (the request has an Origin field)"
     site = head.get(b"sec-fetch-site")
     if site is not None and site not in (b"none", b"same-origin"):
-        return "requests from web pages are refused while no keys are configured (Sec-Fetch-Site says another site)"
+        return f"requests from web pages are refused{when} (Sec-Fetch-Site says another site)"
     if not _is_local_name(head.host) and _name_of(head.host) not in hosts:
         return "the Host of this request is not known here: use localhost or an address, or name it in LLM_PROXY_HOSTS"
     return None

@@ -20,10 +20,10 @@ from proxy.ledger.counters import Counters
 from proxy.ledger.keys import GroupRow, KeyRow, KeyStore
 from proxy.ledger.schema import LedgerUnusable, is_temporary
 from proxy.policy.admission import Admission
+from proxy.policy.key_fields import parse_policy
 from proxy.policy.keys import AuthMode, Key
 from proxy.policy.limits import FOREVER
 from proxy.policy.rules import MICROS, TOKENS, Rules, RulesError, dollars, parse_rules
-from proxy.server.values import parse_policy
 
 _SECOND = 10**9
 _WAIT = 0.2  # seconds for others' locks: the loop stands still meanwhile
@@ -80,6 +80,12 @@ class StoredKeys:
                     self._catch_up()
                 except LedgerUnusable as error:
                     self._fail(error)
+
+    def look_again(self) -> None:
+        """Something has changed for sure, whatever the counters' file says. In the loop."""
+        if self._seen is not None:
+            self._seen = -1  # no generation is negative
+        self.look()
 
     def close(self) -> None:
         if self._store is not None:

@@ -36,6 +36,7 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
     document: dict[str, Any] = {
         "listen": [_address(scheme, address) for address in settings.listen],
         "admin_listen": [_address("http", address) for address in settings.admin_listen],
+        "admin_token": f"#{settings.admin_token.fingerprint}" if settings.admin_token else None,
         "health_listen": [_address("http", address) for address in settings.health_listen],
         "auth": settings.mode.value,
         "keys": {name: f"#{secret.fingerprint}" for name, secret in settings.keys.items()},
@@ -89,7 +90,9 @@ def routes_of(model: str, settings: Settings) -> dict[str, str]:
 def as_text(document: dict[str, Any]) -> str:
     """The document of `as_document` for a terminal."""
     lines = [f"listen     {', '.join(document['listen'])}"]
-    lines.append(f"admin      {', '.join(document['admin_listen']) or 'off'}")
+    token = f", with the token {document['admin_token']}" if document["admin_token"] else ", without a token"
+    admin = ", ".join(document["admin_listen"])
+    lines.append(f"admin      {admin + token if admin else 'off'}")
     lines.append(f"health     {', '.join(document['health_listen']) or 'off'}")
     lines.append(f"auth       {document['auth']}: {_AUTH[AuthMode(document['auth'])]}")
     lines += [f"  key      {name} {fingerprint}" for name, fingerprint in document["keys"].items()]

@@ -1,11 +1,11 @@
 """Environment -> Settings: what one process does.
 
-Lives here: reading our variables, files they name, and what may not go together. The only reader of the environment.
-May not live here: what each room's options mean (they are composed here, defined there), reloading, sockets.
+Lives here: reading our variables and files they name. The only reader of the environment.
+May not live here: what each room's options mean (they are composed here, defined there), what may not go together
+(contradictions), reloading, sockets.
 How it works: everything is read before anything is refused; `ConfigurationError` carries every error as one sentence
 that names its variable and never its value, since a value may be a secret that stands in the wrong place.
-Doubted: passthrough counts as "without keys": the proxy can reach servers that ask for no credential, and so it is not
-offered to other machines either.
+Doubted: nothing yet.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from proxy.catalog.snapshot import Reserves, Snapshot
 from proxy.ledger.keys import has_keys
 from proxy.ledger.writer import LedgerOptions
 from proxy.outcome import Limit
+from proxy.policy.key_fields import LEAST_KEY, is_key_value
 from proxy.policy.keys import CANCEL, AuthMode, Disconnect, KeyRing
 from proxy.policy.rules import Rules
 from proxy.relay.options import DEFAULT_SECONDS, ByteLimits, PoolOptions, RelayOptions, UpstreamTls
 from proxy.server.addresses import Address, parse_addresses
 from proxy.server.calendar import Calendar
+from proxy.server.contradictions import contradictions
 from proxy.server.files import builtin_prices, read_text_file
 from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, SETTINGS, TIMEOUTS, Number, nearest, size_text
 from proxy.server.values import MAKE_KEY, parse_disconnect, parse_env_file, parse_keys, parse_limits, parse_size
@@ -53,6 +55,7 @@ class Settings:
     listen: tuple[Address, ...]
     admin_listen: tuple[Address, ...]  # empty: no admin listener
     health_listen: tuple[Address, ...]
+    admin_token: Secret | None  # None: the admin listener stays on this machine, and asks for none
     tls_cert: str | None  # towards clients; both or none
     tls_key: str | None
     mode: AuthMode
@@ -103,7 +106,7 @@ class _Reading:
         self._env_file = self._environ.get("LLM_PROXY_ENV_FILE")
         if self._env_file is not None:
             self._environ = self._from_env_file(self._env_file) | self._environ
-        self._secrets = load.secret_names(self._environ) | {"LLM_PROXY_KEYS"}
+        self._secrets = load.secret_names(self._environ) | {"LLM_PROXY_KEYS", "LLM_PROXY_ADMIN_TOKEN"}
         self._put_in_secret_files()
 
     def result(self) -> Settings:
@@ -115,6 +118,7 @@ class _Reading:
             listen=self._addresses("LLM_PROXY_LISTEN", "127.0.0.1:8080"),
             admin_listen=self._addresses("LLM_PROXY_ADMIN_LISTEN", "127.0.0.1:8081", may_be_off=True),
             health_listen=self._addresses("LLM_PROXY_HEALTH_LISTEN", "off", may_be_off=True),
+            admin_token=self._admin_token(),
             tls_cert=self._file("LLM_PROXY_TLS_CERT"),
             tls_key=self._file("LLM_PROXY_TLS_KEY"),
             mode=mode,
@@ -132,7 +136,7 @@ class _Reading:
             env_file=self._env_file,
             clears_env=self._is_on("LLM_PROXY_CLEAR_ENV", "off"),
         )
-        self._errors += _contradictions(settings)
+        self._errors += contradictions(settings)
         self._warn(settings)
         if self._errors:
             raise ConfigurationError(self._errors, self._warnings)
@@ -224,6 +228,13 @@ class _Reading:
         if mode is not AuthMode.KEYS and text:
             self._errors.append(f"LLM_PROXY_KEYS: would mean nothing with LLM_PROXY_AUTH={mode.value}; unset one")
         return mode, keys
+
+    def _admin_token(self) -> Secret | None:
+        text = self._environ.get("LLM_PROXY_ADMIN_TOKEN")
+        if text is not None and not is_key_value(text):
+            how = f"needs {LEAST_KEY} or more visible ASCII characters; make one with: {MAKE_KEY}"
+            self._errors.append(f"LLM_PROXY_ADMIN_TOKEN: {how}")
+        return None if text is None else Secret(text)
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
@@ -345,6 +356,11 @@ class _Reading:
         if settings.mode is AuthMode.KEYS and settings.ledger is not None and not settings.keys:
             if not self._has_keys(settings.ledger.path):
                 self._warnings.append("LLM_PROXY_AUTH: there are no keys yet: `llm-proxy keys create NAME` makes one")
+        if not all(address.is_local for address in settings.admin_listen):
+            self._warnings.append(
+                "LLM_PROXY_ADMIN_LISTEN: has no TLS, so that the admin token crosses the network in clear text: keep "
+                "that network to yourself, or put TLS before it"
+            )
         if not settings.relay.meters and any(rules.counts_tokens for rules in settings.rules.values()):
             self._warnings.append(
                 "LLM_PROXY_METER: off, so that limits count what requests reserve, and not what they use"
@@ -364,35 +380,3 @@ class _Reading:
                 continue
             hint = f"did you mean {near}?" if near else "`llm-proxy serve --help` lists the names"
             self._warnings.append(f"{name}: not a variable of this program; {hint}")
-
-
-def _contradictions(settings: Settings) -> list[str]:
-    """What each part allows and the whole does not."""
-    errors: list[str] = []
-    if settings.mode is not AuthMode.KEYS and not all(address.is_local for address in settings.listen):
-        errors.append(
-            "LLM_PROXY_LISTEN: other machines could use this proxy without a key: set LLM_PROXY_KEYS=name=key "
-            f"(make one with: {MAKE_KEY}), or listen on 127.0.0.1"
-        )
-    if not all(address.is_local for address in settings.admin_listen):
-        errors.append("LLM_PROXY_ADMIN_LISTEN: stays on this machine; probes from elsewhere: LLM_PROXY_HEALTH_LISTEN")
-    listeners = [*settings.listen, *settings.admin_listen, *settings.health_listen]
-    fixed = [address for address in listeners if address.port or address.path is not None]
-    errors += [f"two listeners have the address {a}" for i, a in enumerate(fixed) if a in fixed[:i]]
-    for provider in settings.snapshot.providers.values():
-        host, port = provider.origin.host, provider.origin.port
-        if any(address.is_reached_by(host, port) for address in listeners):
-            errors.append(
-                f"provider {provider.name}: its base URL is this proxy itself (port {port}): base URLs of the "
-                "environment are for the way to providers; give the proxy's address to the clients only"
-            )
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        errors.append("LLM_PROXY_TLS_CERT and LLM_PROXY_TLS_KEY: both or none")
-    tls, head, sizes = settings.relay.tls, settings.relay.head, settings.relay.bytes
-    if tls.key_file is not None and tls.cert_file is None:
-        errors.append("LLM_PROXY_UPSTREAM_KEY: needs LLM_PROXY_UPSTREAM_CERT")
-    if head.line > head.head:
-        errors.append("LLM_PROXY_MAX_REQUEST_LINE: is larger than LLM_PROXY_MAX_HEAD, of which it is a part")
-    if sizes.body > sizes.bodies:
-        errors.append("LLM_PROXY_MAX_BODY: is larger than LLM_PROXY_MAX_BODIES, so such a body could never be held")
-    return errors

@@ -1,7 +1,7 @@
 """What people write into variables -> values.
 
-Lives here: sizes, lines of variables, keys and their names, limits by scope, what becomes of answers whose clients
-leave. May not live here: which variable holds what (settings), files.
+Lives here: sizes, lines of variables, lists of keys, limits by scope, what becomes of answers whose clients leave. May
+not live here: which variable holds what (settings), what a key may be (policy.key_fields), files.
 How it works: everything returns None, or sentences, where the text is something else; nothing repeats the text, which
 may be a secret that stands in the wrong place.
 """
@@ -11,25 +11,11 @@ from __future__ import annotations
 import re
 
 from proxy.catalog.secret import Secret
+from proxy.policy.key_fields import LEAST_KEY, is_key_name, is_key_value, parse_policy
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.policy.rules import Rules, RulesError, parse_rules
 
 MAKE_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-
-# 16 random letters and digits are 95 bits; what people invent is shorter.
-LEAST_KEY = 16
-_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_KEY_VALUE = re.compile(r"[\x21-\x7e]+")
-
-
-def is_key_name(text: str) -> bool:
-    """Whether a key, or a group of keys, may be called so: logs, tables and metrics show it as it is."""
-    return _KEY_NAME.fullmatch(text) is not None
-
-
-def is_key_value(text: str) -> bool:
-    """Whether it may be a key: hard enough to guess, and any header field can carry it."""
-    return len(text) >= LEAST_KEY and _KEY_VALUE.fullmatch(text) is not None
 
 
 def parse_size(text: str, *, letters: bool = True) -> int | None:
@@ -128,13 +114,3 @@ def parse_limits(text: str) -> tuple[dict[str, Rules], list[str]]:
         except RulesError as error:
             problems += [f"entry {number}: {problem}" for problem in error.numbered]
     return found, problems
-
-
-def parse_policy(word: str) -> Disconnect | None:
-    """`cancel`, `drain` or `drain:<seconds>`; None: it is something else."""
-    if word == "cancel":
-        return CANCEL
-    if word == "drain":
-        return Disconnect(drains=True)
-    found = re.fullmatch(r"drain:(\d{1,6}(?:\.\d{1,3})?)", word, re.ASCII)
-    return None if found is None else Disconnect(True, float(found[1]))

@@ -24,16 +24,19 @@ from typing import Any, Literal, cast
 from proxy import __version__
 from proxy.admin.routes import AdminRequest, health_table
 from proxy.admin.session import AdminSessions
+from proxy.admin.threads import Threads
 from proxy.ledger.counters import Counters, beside
 from proxy.ledger.schema import LedgerUnusable
 from proxy.ledger.writer import Ledger
 from proxy.outcome import Limit
 from proxy.policy.admission import Admission, is_browser_page
+from proxy.policy.counters import MemoryStore
 from proxy.policy.keys import AuthMode
-from proxy.policy.limits import Limiter, MemoryStore
+from proxy.policy.limits import Limiter
 from proxy.policy.rules import Budget, Rate
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
+from proxy.server.admin import admin_table
 from proxy.server.certificates import client_tls
 from proxy.server.keys import StoredKeys
 from proxy.server.settings import Settings
@@ -80,6 +83,7 @@ class Worker:
         self._servers: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._sessions: list[AdminSessions] = []
+        self._threads: Threads | None = None
 
     async def start(self) -> None:
         """Bind everything and serve. Raises CannotListen."""
@@ -110,8 +114,11 @@ class Worker:
             context = client_tls(settings)
             for address in settings.listen:
                 self.listening.append(await self._listen(address, self.relay.client, context))
+            self._threads = Threads(loop)
+            look = self.relay.look_for_changes
+            table = admin_table(settings, admission, self.readiness, look, self._keys_changed, self._note)
             for address in settings.admin_listen:
-                sessions = AdminSessions(loop, health_table(self.readiness), self._admin_guard)
+                sessions = AdminSessions(loop, table, self._admin_guard, threads=self._threads)
                 self._sessions.append(sessions)
                 self.admin.append(await self._listen(address, sessions, None))
             for address in settings.health_listen:
@@ -135,6 +142,11 @@ class Worker:
         path = settings.ledger.path
         self._keys = StoredKeys(path, counters, admission, static, is_mode_open, carries, self._note)
         self.relay.look_for_changes = self._keys.look
+
+    def _keys_changed(self) -> None:
+        """The admin API has changed keys: they hold from here on."""
+        if self._keys is not None:
+            self._keys.look_again()
 
     def _sync_counters(self, seen: int = 0) -> None:
         """Have the disk take what the counters say, once a second while requests come: what a power cut may cost.
@@ -167,7 +179,7 @@ class Worker:
         return str(Address(host, port))
 
     def _admin_guard(self, request: AdminRequest) -> str | None:
-        return is_browser_page(request, self.settings.hosts)
+        return is_browser_page(request, self.settings.hosts, when=" here, always")
 
     def readiness(self) -> list[str]:
         """Why this worker should get no new requests; empty: it should."""
@@ -187,6 +199,8 @@ class Worker:
         await relay.drain(grace)
         for sessions in self._sessions:
             sessions.close()
+        if self._threads is not None:
+            self._threads.close()
         if self._syncing is not None:
             self._syncing.cancel()
         if self._keys is not None:

@@ -166,7 +166,7 @@ class Line:
     def _linger_off(self) -> None:
         """So that closing sends RST instead of FIN (uvloop's abort alone ends in FIN)."""
         sock = self.writer.get_extra_info("socket")
-        if sock is not None:
+        if sock is not None and sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -174,7 +174,7 @@ def _unacknowledged(descriptor: int) -> int:
     """Bytes the kernel has not seen acknowledged; 0 where the system cannot tell."""
     try:
         (waiting,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the client has left, and the socket is closed
         return 0
     return int(waiting)
 

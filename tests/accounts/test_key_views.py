@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
 
 from proxy.accounts import key_views
+from proxy.admin import documents
 from proxy.ledger.keys import GroupRow, KeyRow, LostHold
 from tests.accounts.stage import HOSTILE, is_harmless
 from tests.ledger.filled import DAY, HOUR, NOW
@@ -14,20 +15,6 @@ HOSTILE_KEY = KEY._replace(
     name=HOSTILE, prefix=HOSTILE, owner=HOSTILE, tags=HOSTILE, key_group=HOSTILE, models=HOSTILE, providers=HOSTILE,
     limits=HOSTILE, disconnect=HOSTILE,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ({}, "valid"),
-        ({"expires_at": NOW + 1}, "valid"),
-        ({"expires_at": NOW}, "expired"),
-        ({"expires_at": NOW, "disabled": 1}, "disabled"),
-        ({"disabled": 1, "removed_at": NOW}, "removed"),
-    ],
-)
-def test_states(columns: dict[str, float], expected: str) -> None:
-    assert key_views.state(KEY._replace(**columns), NOW) == expected
 
 
 def test_a_table_leaves_out_what_no_key_has_and_is_in_order() -> None:
@@ -70,35 +57,10 @@ def test_all_about_a_key() -> None:
     ]
 
 
-def test_the_document_of_a_key() -> None:
-    row = KEY._replace(tags="a,b", models="x y", raw=1, old_digest="e", old_prefix="lp-old", old_until=NOW)
-    assert key_views.document(row, NOW) == {
-        "name": "ci",
-        "state": "valid",
-        "prefix": "lp-abcdefg",
-        "old_prefix": None,
-        "old_until": None,
-        "owner": None,
-        "tags": ["a", "b"],
-        "group": None,
-        "models": ["x", "y"],
-        "providers": None,
-        "limits": "rpm=60",
-        "disconnect": None,
-        "raw": True,
-        "uid": None,
-        "expires_at": None,
-        "created_at": "2026-11-24T12:00:00.000Z",
-        "changed_at": "2026-11-25T11:00:00.000Z",
-        "removed_at": None,
-    }
-
-
 def test_groups_have_the_number_of_their_keys() -> None:
     groups = [GroupRow("b", ""), GroupRow("a", "rpm=5")]
-    documents = key_views.group_documents(groups, [KEY._replace(key_group="a"), KEY])
-    assert [(each["name"], each["keys"]) for each in documents] == [("a", 1), ("b", 0)]
-    assert key_views.group_table(documents, 100) == "group  keys  limits\na         1  rpm=5\nb         0  none"
+    found = documents.groups(groups, Counter(["a", None]))
+    assert key_views.group_table(found, 100) == "group  keys  limits\na         1  rpm=5\nb         0  none"
 
 
 def test_what_was_settled_stands_beside_what_was_reserved() -> None:
@@ -110,8 +72,6 @@ def test_what_was_settled_stands_beside_what_was_reserved() -> None:
     assert key_views.hold_table(holds, 100).split("\n")[2].split() == (
         "2 - - $0.000007 8 2026-11-25 12:00 UTC $0.000005 4".split()
     )
-    assert key_views.hold_document(holds[1])["started_at"] is None
-    assert key_views.hold_document(holds[1])["settled_at"] == "2026-11-25T12:00:00.000Z"
 
 
 def test_nothing_in_a_row_reaches_a_terminal_as_it_is() -> None:
@@ -120,7 +80,7 @@ def test_nothing_in_a_row_reaches_a_terminal_as_it_is() -> None:
     for text in (
         key_views.table([HOSTILE_KEY], NOW, 200),
         key_views.as_lines(HOSTILE_KEY, group, NOW),
-        key_views.group_table(key_views.group_documents([group], []), 200),
+        key_views.group_table(documents.groups([group], Counter()), 200),
         key_views.hold_table([hold], 200),
     ):
         assert is_harmless(text)

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from proxy.admin.routes import AdminRequest, Route, RouteTable, health_table, json_answer, probes
+from proxy.admin.members import About, Form, Member, Refused
+from proxy.admin.routes import AdminAnswer, AdminRequest, Later, Route, RouteTable, health_table, json_answer, probes
+from proxy.outcome import Kind
+from tests.admin.api import done
 
 
 def request(method: str, path: str, **fields: bytes) -> AdminRequest:
@@ -25,19 +28,23 @@ def table() -> RouteTable:
     )
 
 
+def answer_of(asked: AdminRequest) -> AdminAnswer:
+    return done(table().answer(asked))
+
+
 def test_healthz_is_ok_as_long_as_somebody_answers() -> None:
-    answer = health_table(lambda: ["not ready at all"]).answer(request("GET", "/healthz"))
+    answer = done(health_table(lambda: ["not ready at all"]).answer(request("GET", "/healthz")))
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
 
 
 def test_readyz_says_why_not() -> None:
     reasons = ["the process is draining"]
     probe = health_table(lambda: reasons)
-    answer = probe.answer(request("GET", "/readyz"))
+    answer = done(probe.answer(request("GET", "/readyz")))
     assert answer.status == 503
     assert json.loads(answer.body) == {"status": "not_ready", "reasons": ["the process is draining"]}
     reasons.clear()
-    answer = probe.answer(request("GET", "/readyz"))
+    answer = done(probe.answer(request("GET", "/readyz")))
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "ready"})
 
 
@@ -50,7 +57,7 @@ def test_the_health_table_serves_the_probes_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/healthz/", "/HEALTHZ", "/healthz%20", "//healthz", "healthz", ""])
 def test_unknown_paths_get_404(path: str) -> None:
-    answer = table().answer(request("GET", path))
+    answer = answer_of(request("GET", path))
     assert answer.status == 404
     assert json.loads(answer.body)["error"]["code"] == "not_found"
 
@@ -64,7 +71,7 @@ def test_unknown_paths_get_404(path: str) -> None:
     ],
 )
 def test_other_methods_get_405_and_what_is_allowed(method: str, path: str, allow: bytes) -> None:
-    answer = table().answer(request(method, path))
+    answer = answer_of(request(method, path))
     assert answer.status == 405
     assert dict(answer.fields)[b"allow"] == allow
     assert json.loads(answer.body)["error"]["code"] == "method_not_allowed"
@@ -76,7 +83,7 @@ def test_head_is_get() -> None:
 
 @pytest.mark.parametrize("value", [None, b"Bearer wrong", b"Bearer", b"Bearer ", b"Basic right", b"right", b""])
 def test_a_route_that_needs_the_token_is_shut_without_it(value: bytes | None) -> None:
-    answer = table().answer(request("GET", "/secret", **({} if value is None else {"authorization": value})))
+    answer = answer_of(request("GET", "/secret", **({} if value is None else {"authorization": value})))
     assert answer.status == 401
     assert dict(answer.fields)[b"www-authenticate"] == b"Bearer"
     assert json.loads(answer.body)["error"]["code"] == "unauthorized"
@@ -84,17 +91,17 @@ def test_a_route_that_needs_the_token_is_shut_without_it(value: bytes | None) ->
 
 def test_the_token_opens() -> None:
     for value in (b"Bearer right", b"bearer  right "):
-        assert table().answer(request("GET", "/secret", authorization=value)).status == 200
+        assert done(table().answer(request("GET", "/secret", authorization=value))).status == 200
 
 
 def test_without_a_token_configured_no_token_opens() -> None:
     shut = RouteTable([Route("GET", "/secret", lambda r: json_answer(200, {}), needs_token=True)])
     for value in (b"", b"Bearer ", b"Bearer None"):
-        assert shut.answer(request("GET", "/secret", authorization=value)).status == 401
+        assert done(shut.answer(request("GET", "/secret", authorization=value))).status == 401
 
 
 def test_probes_need_no_token_in_any_table() -> None:
-    assert table().answer(request("GET", "/healthz")).status == 200
+    assert done(table().answer(request("GET", "/healthz"))).status == 200
 
 
 def test_two_routes_for_one_thing_are_a_mistake() -> None:
@@ -106,3 +113,81 @@ def test_a_request_answers_for_its_fields() -> None:
     both = AdminRequest("GET", "/", "", ((b"host", b"a:1"), (b"x", b"first"), (b"x", b"second")))
     assert (both.host, both.get(b"x"), both.get(b"y")) == (b"a:1", b"first", None)
     assert AdminRequest("GET", "/", "", ()).host == b""
+
+
+# --- parts of paths, queries, bodies ----------------------------------------------------------------------------------
+
+
+def told(asked: AdminRequest) -> AdminAnswer:
+    return json_answer(200, [dict(asked.named), dict(asked.asked), dict(asked.said)])
+
+
+def refuse(asked: AdminRequest) -> AdminAnswer:
+    raise Refused(Kind.CONFLICT, "It does not fit.")
+
+
+NAME = Member("name", Form.TEXT, "")
+PATHS = RouteTable(
+    [
+        Route("GET", "/things", told, True, About("", (), (NAME,))),
+        Route("GET", "/things/{id}", told, True),
+        Route("POST", "/things/{id}/do", told, True, About("", (), (), (NAME,))),
+        Route("DELETE", "/things/{id}", refuse, True),
+        Route("PUT", "/things/{id}", lambda asked: Later(lambda: refuse(asked)), True),
+    ],
+    lambda token: True,
+)
+JSON = (b"content-type", b"application/json")
+
+
+def ask(
+    method: str, path: str, query: str = "", body: bytes = b"", fields: tuple[tuple[bytes, bytes], ...] = (JSON,)
+) -> tuple[int, object]:
+    answer = done(PATHS.answer(AdminRequest(method, path, query, fields, body)))
+    return answer.status, json.loads(answer.body)
+
+
+def test_a_part_of_a_path_is_named_and_read_once() -> None:
+    assert ask("GET", "/things/a%2Fb%20c%2520") == (200, [{"id": "a/b c%20"}, {}, {}])
+    assert ask("POST", "/things/a/do") == (200, [{"id": "a"}, {}, {}])
+    assert ask("HEAD", "/things/a")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/things/", "/things//do", "/things/a/", "/things/a/do/x", "/things/a/undo", "//things/a"]
+)
+def test_a_part_of_a_path_is_not_empty_and_the_rest_is_exact(path: str) -> None:
+    assert ask("POST", path)[0] == 404
+
+
+def test_another_method_for_such_a_path_gets_405() -> None:
+    answer = done(PATHS.answer(AdminRequest("PATCH", "/things/a", "", ())))
+    assert (answer.status, dict(answer.fields)[b"allow"]) == (405, b"DELETE, GET, HEAD, PUT")
+
+
+def test_what_is_asked_for_and_said_is_read_by_the_route() -> None:
+    assert ask("GET", "/things", "name=x") == (200, [{}, {"name": "x"}, {}])
+    assert ask("GET", "/things", "nmae=x")[0] == 400
+    assert ask("POST", "/things/a/do", body=b'{"name":"x"}') == (200, [{"id": "a"}, {}, {"name": "x"}])
+    assert ask("POST", "/things/a/do", body=b'{"nmae":"x"}')[0] == 400
+    assert ask("POST", "/things/a/do", "name=x")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "media_type", [b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data", None]
+)
+def test_whatever_changes_something_is_json_also_without_a_body(media_type: bytes | None) -> None:
+    fields = () if media_type is None else ((b"content-type", media_type),)
+    for method, path in (("POST", "/things/a/do"), ("PUT", "/things/a")):
+        assert ask(method, path, fields=fields)[0] == 415
+    assert ask("GET", "/things/a", fields=fields)[0] == 200
+
+
+def test_a_refusal_has_the_one_error_shape_also_from_a_thread() -> None:
+    expected = (409, {"error": {"code": "conflict", "message": "It does not fit."}})
+    assert ask("DELETE", "/things/a") == ask("PUT", "/things/a") == expected
+
+
+def test_the_token_is_asked_for_before_anything_is_looked_at() -> None:
+    shut = RouteTable([Route("POST", "/a", told, True)])
+    assert done(shut.answer(AdminRequest("POST", "/a", "x=1", (), b"{"))).status == 401

@@ -575,3 +575,18 @@ def test_what_was_charged_is_charged_after_a_kill(path: str) -> None:
     refusal = limiter.take(chain, cheap, LATER)
     assert isinstance(refusal, Refusal) and refusal.rule == "rpd"
     file.close()
+
+
+def test_looking_for_a_counter_makes_none(path: str) -> None:
+    opened = an_open(path)
+    name = "model " + "x" * 300  # longer than a record: kept under a shorter name
+    assert opened.peek("key ci rpm") is opened.peek(name) is None
+    for each in ("key ci rpm", name):
+        store(opened.counter(each), 7, 8, 0, 0)
+        found = opened.peek(each)
+        assert found is not None and numbers(found) == (7, 8, 0, 0)
+    opened.close()
+    again = an_open(path, now=5)
+    found = again.peek(name)
+    assert found is not None and numbers(found) == (7, 8, 0, 0)
+    again.close()

@@ -351,3 +351,23 @@ def test_no_value_is_in_any_file(store: KeyStore, tmp_path: Path) -> None:
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert digest_of(values[0]).encode() in kept  # what is looked for would be found
     assert [value for value in values if value[:12].encode() in kept] == []
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_come_by_name_a_page_at_a_time(store: KeyStore) -> None:
+    for number, name in enumerate(("c", "a", "d", "b")):
+        store.create(KeyRow(name, digest_of(f"value-{number}")))
+    store.remove("d")
+    assert [row.name for row in store.page("", 2)] == ["a", "b"]
+    assert [row.name for row in store.page("b", 2)] == ["c"]
+    assert store.page("c", 2) == []
+
+
+def test_members_of_groups_are_counted(store: KeyStore) -> None:
+    store.set_group("team", "")
+    for name, group in (("a", "team"), ("b", "team"), ("c", None), ("d", "team")):
+        store.create(KeyRow(name, digest_of(name * 16), key_group=group))
+    store.remove("d")
+    assert store.members() == {"team": 2, None: 1}

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from proxy.catalog.secret import Secret
 from proxy.outcome import Failure, Kind, status_of
 from proxy.policy.admission import Admission, Grant, is_browser_page
+from proxy.policy.counters import MemoryStore
 from proxy.policy.keys import AuthMode, KeyRing, fingerprint
-from proxy.policy.limits import FOREVER, Limiter, MemoryStore
+from proxy.policy.limits import FOREVER, Limiter
 from proxy.wire.head import RequestHead
 from tests.policy.heads import head
 
@@ -123,6 +124,12 @@ def test_web_pages_are_kept_out_where_no_key_does_it(page: RequestHead) -> None:
 @pytest.mark.parametrize("local", LOCAL)
 def test_programs_are_let_in(local: RequestHead) -> None:
     assert is_browser_page(local, frozenset({"proxy.internal"})) is None
+
+
+def test_the_guard_says_when_pages_are_refused() -> None:
+    for page in PAGES[:1]:
+        assert "while no keys are configured" in (is_browser_page(page, frozenset()) or "")
+        assert "refused always (" in (is_browser_page(page, frozenset(), " always") or "")
 
 
 def test_the_guard_says_what_to_set_and_repeats_nothing() -> None:

@@ -11,8 +11,9 @@ from proxy.catalog.snapshot import Origin, Provider, Reserves, Snapshot
 from proxy.dialects import DIALECTS
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Usage, status_of
+from proxy.policy.counters import MemoryStore
 from proxy.policy.demand import NOTHING, demand_of, failure_of, used_of
-from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, MemoryStore, Refusal
+from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, Refusal
 from proxy.policy.rules import parse_rules
 
 NOW = 1_800_000_000 * 10**9

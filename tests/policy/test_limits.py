@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, MemoryStore, Refusal
+from proxy.policy.counters import MemoryStore
+from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, Refusal
 from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS, TOKENS, Costs, parse_rules
 
 SECOND = 10**9

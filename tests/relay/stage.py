@@ -31,8 +31,9 @@ from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
 from proxy.outcome import Failure, Limit, Receipt
 from proxy.policy.admission import Admission
+from proxy.policy.counters import MemoryStore
 from proxy.policy.keys import AuthMode, KeyRing
-from proxy.policy.limits import FOREVER, Limiter, MemoryStore
+from proxy.policy.limits import FOREVER, Limiter
 from proxy.policy.rules import parse_rules
 from proxy.relay.client import ClientConnection
 from proxy.relay.metering import Counted

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "admin": {"outcome", "catalog", "policy", "ledger", "telemetry"},
     "simulator": {"outcome", "wire", "dialects"},
     "server": {*BELOW_RELAY, "relay", "ledger", "telemetry", "tokens", "admin"},
-    "accounts": {"outcome", "catalog", "policy", "ledger", "telemetry", "server"},
+    "accounts": {"outcome", "catalog", "policy", "ledger", "telemetry", "admin", "server"},
     "cli": {"outcome", "catalog", "policy", "ledger", "telemetry", "simulator", "server", "accounts"},
 }
 # Whatever waits, reads a clock, touches a file, a socket or another process.

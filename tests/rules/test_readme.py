@@ -104,6 +104,13 @@ def test_the_parts_of_keys_are_all_there_and_so_are_their_options() -> None:
     assert [option for option in sorted(options) if option not in known] == []
 
 
+def test_the_routes_of_the_admin_api_are_all_there_and_no_others() -> None:
+    from tests.server.test_admin import table
+
+    named = re.findall(r"`([A-Z]+ /[^`?]*)`", readme().partition("| admin route |")[2].partition("\n\n")[0])
+    assert sorted(named) == sorted(f"{route.method} {route.path}" for route in table().routes)
+
+
 def test_paths_named_there_exist() -> None:
     text = readme()
     paths = set(re.findall(r"`((?:proxy|bench|tests|scripts)/[\w./-]*)`", text))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from proxy.server.report import as_document, as_text, routes_of
@@ -93,3 +95,11 @@ def test_limits_and_where_keys_are() -> None:
         assert line in text.splitlines()
     assert "llm-proxy keys list" in text
     assert "llm-proxy keys list" not in as_text(as_document(settings(LLM_PROXY_DB="off")))
+
+
+def test_the_admin_token_is_shown_as_its_fingerprint() -> None:
+    found = as_document(read_settings({"LLM_PROXY_DB": "off", "LLM_PROXY_ADMIN_TOKEN": "admin-token-0123456789"}))
+    assert re.fullmatch("#[0-9a-f]{8}", found["admin_token"])
+    assert f"admin      http://127.0.0.1:8081, with the token {found['admin_token']}\n" in as_text(found)
+    without = as_document(read_settings({"LLM_PROXY_DB": "off"}))
+    assert without["admin_token"] is None and "8081, without a token\n" in as_text(without)

@@ -245,9 +245,25 @@ def test_other_machines_need_a_key(listen: str, mode: dict[str, str]) -> None:
     assert settings(LLM_PROXY_LISTEN=listen, LLM_PROXY_KEYS="a=" + KEY).listen
 
 
-def test_the_admin_listener_stays_here_and_probes_need_not() -> None:
-    assert error(LLM_PROXY_ADMIN_LISTEN="0.0.0.0:1").startswith("LLM_PROXY_ADMIN_LISTEN")
+def test_the_admin_listener_stays_here_without_a_token_and_probes_need_not() -> None:
+    found = error(LLM_PROXY_ADMIN_LISTEN="0.0.0.0:1")
+    assert found.startswith("LLM_PROXY_ADMIN_LISTEN") and "LLM_PROXY_ADMIN_TOKEN" in found
     assert settings(LLM_PROXY_HEALTH_LISTEN="0.0.0.0:1").health_listen
+
+
+def test_with_a_token_the_admin_listener_may_be_elsewhere_with_a_warning() -> None:
+    found = settings(LLM_PROXY_ADMIN_LISTEN="0.0.0.0:1", LLM_PROXY_ADMIN_TOKEN=KEY)
+    assert found.admin_token is not None and found.admin_token.reveal() == KEY
+    (warning,) = found.warnings
+    assert warning.startswith("LLM_PROXY_ADMIN_LISTEN: has no TLS")
+    assert settings(LLM_PROXY_ADMIN_TOKEN=KEY, LLM_PROXY_ADMIN_LISTEN="unix:/run/x").warnings == ()
+    assert settings().admin_token is None
+
+
+def test_the_admin_token_is_hard_to_guess_and_may_come_from_a_file() -> None:
+    assert error(LLM_PROXY_ADMIN_TOKEN="hidden").startswith("LLM_PROXY_ADMIN_TOKEN: needs 16 or more")
+    found = settings(LLM_PROXY_ADMIN_TOKEN_FILE="key").admin_token
+    assert found is not None and found.reveal() == KEY
 
 
 def test_hosts() -> None:
@@ -332,7 +348,7 @@ def test_names_near_to_nothing_and_names_of_others() -> None:
     assert settings(PATH="/bin", HOME="/", OPENAI_ORG_ID="x", AWS_API_TOKEN="x", LLM_PROXIES="1").warnings == ()
 
 
-@pytest.mark.parametrize("name", ["LLM_PROXY_MODELS", "LLM_PROXY_RETRIES", "LLM_PROXY_ADMIN_TOKEN"])
+@pytest.mark.parametrize("name", ["LLM_PROXY_MODELS", "LLM_PROXY_RETRIES"])
 def test_names_of_later_versions_are_said_to_be_ignored(name: str) -> None:
     (warning,) = settings(**{name: "hidden"}).warnings
     assert warning.startswith(f"{name}: not built yet")

@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.policy.rules import parse_rules
 from proxy.server.values import (
-    is_key_name,
-    is_key_value,
     parse_disconnect,
     parse_env_file,
     parse_keys,
     parse_limits,
-    parse_policy,
     parse_size,
 )
 
@@ -53,32 +50,6 @@ def test_what_is_no_policy(text: str) -> None:
 
 def test_a_key_has_one_policy() -> None:
     assert parse_disconnect("a=drain,a=cancel") == "says twice what to do for the same key"
-
-
-def test_one_policy() -> None:
-    assert [parse_policy(word) for word in ("cancel", "drain", "drain:30")] == [
-        CANCEL,
-        Disconnect(True),
-        Disconnect(True, 30.0),
-    ]
-    assert parse_policy("drain,cancel") is None
-
-
-@pytest.mark.parametrize("name", ["a", "A.b_c@d-e", "0", "x" * 64])
-def test_names_of_keys(name: str) -> None:
-    assert is_key_name(name)
-
-
-@pytest.mark.parametrize("name", ["", ".a", "a b", "a=b", "a,b", "a\n", "é", "x" * 65])
-def test_what_is_no_name_of_a_key(name: str) -> None:
-    assert not is_key_name(name)
-
-
-@pytest.mark.parametrize(("value", "expected"), [("x" * 16, True), ("x" * 15, False), ("x" * 15 + " ", False)])
-def test_values_of_keys(value: str, expected: bool) -> None:
-    assert is_key_value(value) is expected
-    assert not is_key_value(value + "\n")
-    assert not is_key_value("é" * 16)
 
 
 # --- keys and limits --------------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def run(*command: str, **env: str) -> tuple[int, str, str]:
         (("check",), {"LLM_PROXY_TLS_CERT": "/nowhere", "LLM_PROXY_TLS_KEY": "/nowhere"}, 2, "LLM_PROXY_TLS_CERT"),
         (("check",), {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"}, 2, "this proxy itself"),
         (("check", "--model", "gpt-4o"), {"OPENAI_API_KEY": "sk-1234567890"}, 0, "gpt-4o"),
-        (("serve",), {"LLM_PROXY_AUTH": "keys"}, 2, "LLM_PROXY_KEYS"),
+        (("serve",), {"LLM_PROXY_AUTH": "keys", "LLM_PROXY_DB": "off"}, 2, "LLM_PROXY_KEYS"),
         (("nothing",), {}, 2, "usage"),
         (("check", "--nothing"), {}, 2, "usage"),
         ((), {}, 2, "usage"),

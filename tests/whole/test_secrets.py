@@ -74,6 +74,7 @@ def environ(canaries: Canaries, provider: Provider, folder: Path) -> dict[str, s
         "ANTHROPIC_API_KEY": canaries("anthropic"),
         "GEMINI_API_KEY": canaries("gemini"),
         "LLM_PROXY_KEYS": f"app={canaries('ours')},other={canaries('other')}",
+        "LLM_PROXY_ADMIN_TOKEN": canaries("admin"),
         "LLM_PROXY_PROVIDER_FILED": f"openai+http://127.0.0.1:{provider.port}/v1",
         "LLM_PROXY_PROVIDER_FILED_API_KEY_FILE": str(kept),
         "LLM_PROXY_PROVIDER_FILED_HEADERS": f"X-Extra: {canaries('extra')}",

@@ -1,0 +1,61 @@
+"""What the admin listener serves, made of what the worker has.
+
+Lives here: `admin_table`. May not live here: what the pages do (admin), listeners (worker).
+How it works: without LLM_PROXY_ADMIN_TOKEN every token is right, also none; settings have made sure that only this
+machine can reach the listener then. A token is compared by its digest, in constant time.
+Doubted: nothing yet.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from proxy.admin.keys import KeyPages
+from proxy.admin.limits import LimitPages
+from proxy.admin.openapi import openapi_route
+from proxy.admin.routes import Route, RouteTable, probes
+from proxy.admin.spending import SpendingPages
+from proxy.catalog.secret import Secret
+from proxy.ledger.keys import KeyRow
+from proxy.policy.admission import Admission
+from proxy.policy.keys import digest_of
+from proxy.policy.rules import written
+from proxy.server.settings import Settings
+
+
+def admin_table(
+    settings: Settings,
+    admission: Admission,
+    readiness: Callable[[], list[str]],
+    look: Callable[[], None],
+    changed: Callable[[], None],
+    note: Callable[..., None],
+) -> RouteTable:
+    """`look` has the server see what has changed in the ledger; `changed` says that something has."""
+    path = None if settings.ledger is None else settings.ledger.path
+    keys = KeyPages(path, static_rows(settings), lambda: admission.ring.mode.value, changed, note)
+    routes: list[Route] = [
+        *probes(readiness),
+        openapi_route(lambda: routes),
+        *keys.routes(),
+        *LimitPages(admission.limiter, look).routes(),
+        *SpendingPages(path, changed, note).routes(),
+    ]
+    return RouteTable(routes, token_check(settings.admin_token))
+
+
+def token_check(token: Secret | None) -> Callable[[bytes], bool]:
+    """Whether a presented token is the one."""
+    if token is None:
+        return lambda presented: True
+    expected = digest_of(token.reveal().encode())
+    return lambda presented: hmac.compare_digest(digest_of(presented), expected)
+
+
+def static_rows(settings: Settings) -> dict[str, KeyRow]:
+    """The keys of the environment, as rows of the ledger would have them. Nothing of their values is shown."""
+    return {
+        name: KeyRow(name, limits=written(settings.rules[f"key {name}"]) if f"key {name}" in settings.rules else "")
+        for name in settings.keys
+    }

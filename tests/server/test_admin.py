@@ -1,0 +1,71 @@
+"""The admin table is whole, shut without the token, and its document cannot differ from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.admin.routes import RouteTable
+from proxy.catalog.secret import Secret
+from proxy.policy.admission import Admission
+from proxy.policy.counters import MemoryStore
+from proxy.policy.limits import Limiter
+from proxy.server.admin import admin_table, static_rows, token_check
+from proxy.server.settings import read_settings
+
+TOKEN = "admin-token-of-the-tests-0001"
+
+
+def table(**environ: str) -> RouteTable:
+    settings = read_settings({"LLM_PROXY_DB": "off", **environ})
+    limiter = Limiter(MemoryStore(), settings.calendar.end)
+    admission = Admission(settings.ring(), limiter, browser_guard=True, hosts=frozenset(), streams_per_key=0)
+    return admin_table(settings, admission, list, lambda: None, lambda: None, lambda *_, **__: None)
+
+
+def test_every_route_but_the_probes_needs_the_token() -> None:
+    open_to_all = [route.path for route in table().routes if not route.needs_token]
+    assert open_to_all == ["/healthz", "/readyz"]
+
+
+def test_the_routes_that_are_promised() -> None:
+    served = [f"{route.method} {route.path}" for route in table().routes]
+    assert served == [
+        "GET /healthz",
+        "GET /readyz",
+        "GET /openapi.json",
+        "GET /keys",
+        "POST /keys",
+        "GET /keys/{name}",
+        "PATCH /keys/{name}",
+        "DELETE /keys/{name}",
+        "POST /keys/{name}/rotate",
+        "POST /keys/{name}/disable",
+        "POST /keys/{name}/enable",
+        "GET /groups",
+        "PUT /groups/{name}",
+        "DELETE /groups/{name}",
+        "GET /limits",
+        "GET /limits/{scope}",
+        "GET /usage",
+        "GET /exchanges",
+        "GET /lost",
+        "POST /lost/{id}/settle",
+    ]
+
+
+@pytest.mark.parametrize("presented", [b"", b"wrong", TOKEN.encode()[:-1], TOKEN.encode() + b"x", "\u00e9".encode()])
+def test_only_the_token_is_right(presented: bytes) -> None:
+    check = token_check(Secret(TOKEN))
+    assert check(TOKEN.encode()) and not check(presented)
+
+
+def test_without_a_token_nobody_is_asked_for_one() -> None:
+    assert token_check(None)(b"") and token_check(None)(b"anything")
+
+
+def test_keys_of_the_environment_are_shown_without_their_values(tmp_path: Path) -> None:
+    environ = {"LLM_PROXY_KEYS": "ci=0123456789abcdef", "LLM_PROXY_LIMITS": "key ci: rpm=60 20usd/month"}
+    [row] = static_rows(read_settings({"LLM_PROXY_DB": "off", **environ})).values()
+    assert (row.name, row.limits, row.digest, row.prefix) == ("ci", "rpm=60 20usd/month", None, None)
