@@ -168,6 +168,19 @@ def test_a_changed_group_holds_at_once(place: Place) -> None:
     assert place.admission.limiter.rules("group team") == parse_rules("")
 
 
+def test_whoever_changed_keys_in_this_process_has_them_seen(place: Place) -> None:
+    """Whatever the counters' file says; and not at each request from then on."""
+    stored = place.serve()
+    place.store.create(KeyRow("ci", digest_of(VALUE), VALUE[:5]))
+    stored.look()
+    assert place.who() is None
+    stored.look_again()
+    assert place.who() == "ci"
+    place.store.change("ci", disabled=1)
+    stored.look()
+    assert place.who() == "ci", "nobody said so"
+
+
 # -- on and off -------------------------------------------------------------------------------------------------------
 
 
