@@ -316,6 +316,7 @@ class Receipt:
     usage: Usage | None = None  # None: nothing was asked of a provider, or nothing that uses tokens
     cost_micros: int | None = None  # micro-dollars by our prices; None: no price is known
     price_version: str | None = None
+    stands_for: int = 1  # requests; of refusals in masses one stands for those that leave no record of their own
 
     def note(self, failure: Failure) -> None:
         """It did not end well."""

@@ -98,6 +98,8 @@ def line(row: dict[str, Any], is_local: bool = False, room: int = _TARGET) -> st
     ]
     if not row["complete"]:
         parts.append(columns.name(row["ended_kind"]))
+    if isinstance(row["stands_for"], int) and row["stands_for"] > 1:  # refusals that came in masses
+        parts.append(f"x {columns.count(row['stands_for'])}")
     return "  ".join(parts)
 
 

@@ -178,4 +178,7 @@ CREATE TABLE lost_holds (
   applied_at REAL                -- budgets have got back what was reserved and not spent
 )"""
     )
+    # SQLite puts this text before the closing bracket: a comment to the end of the line would swallow that.
+    about = "/* requests: a refusal that came in masses also stands for those that have no row of their own */"
+    db.execute(f"ALTER TABLE exchanges ADD COLUMN stands_for INTEGER DEFAULT 1 {about}")
     db.execute("PRAGMA user_version = 2")

@@ -114,6 +114,7 @@ class Sum(NamedTuple):
 
 
 _FAILED = "(status >= 400 AND status <> 499)"  # 499 is nobody's answer: the client left before there was one
+_REQUESTS = "coalesce(stands_for, 1)"  # rows out of an older spill file do not say
 _DRAINED = "(ended_by = 'client' AND coalesce(usage_complete, 0) = 1)"
 
 
@@ -126,9 +127,9 @@ def _by_source(source: str) -> str:
 
 
 _FIGURES = {
-    "requests": "count(*)",
-    "errors": f"count(*) FILTER (WHERE {_FAILED})",
-    "incomplete": f"count(*) FILTER (WHERE NOT complete AND NOT {_FAILED} AND NOT {_DRAINED})",
+    "requests": _total(_REQUESTS),
+    "errors": _total(_REQUESTS, _FAILED),
+    "incomplete": _total(_REQUESTS, f"NOT complete AND NOT {_FAILED} AND NOT {_DRAINED}"),
     "input_tokens": _total("input_tokens"),
     "cached_tokens": _total("cached_tokens"),
     "cache_write_tokens": _total("cache_write_tokens"),

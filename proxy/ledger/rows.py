@@ -22,7 +22,7 @@ Row = tuple[Value, ...]
 
 # Rows in one statement. sqlite3 gives the interpreter back while SQLite works. Row by row (executemany) these are 8 us,
 # too short for another thread to notice, so a busy loop waits for the whole batch; twenty rows are 170 us. CPU per row
-# is the same. And 20 times 48 columns stay below the 999 values that SQLite allowed before 3.32.
+# is the same. And 20 times 49 columns stay below the 999 values that SQLite allowed before 3.32.
 GROUP = 20
 
 # For a value that is not exactly int, float or str sqlite3 looks for a way to adapt it, 0.35 us for each None, and if
@@ -103,6 +103,7 @@ def entry_of(receipt: Receipt, run: str) -> Entry:
         receipt.provider_request_id,
         receipt.client,
         receipt.tags,
+        receipt.stands_for,
     )
     return Entry(exchange, [_attempt_row(receipt.id, number, each) for number, each in enumerate(attempts, 1)])
 

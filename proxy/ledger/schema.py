@@ -34,7 +34,7 @@ EXCHANGES = tuple(
     counted_input_tokens counted_output_tokens cost_micros reported_cost_micros price_version
     attempts events bytes_in bytes_out
     body_ms queue_ms connect_ms sent_ms first_byte_ms first_event_ms total_ms
-    provider_request_id client tags
+    provider_request_id client tags stands_for
     """.split()
 )
 ATTEMPTS = tuple(

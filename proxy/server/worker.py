@@ -41,6 +41,7 @@ from proxy.server.certificates import client_tls
 from proxy.server.keys import StoredKeys
 from proxy.server.settings import Settings
 from proxy.telemetry.access_log import AccessLog
+from proxy.telemetry.sampler import Sampler
 from proxy.tokens.counter import Counter
 
 BACKLOG = 1024
@@ -299,7 +300,8 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
     sinks: tuple[Sink, ...] = () if settings.log == "off" else (log.observe,)
     if ledger is not None:
         sinks = (*sinks, ledger.observe)
-    worker = Worker(settings, sinks, log.note, run, counters)
+    sampler = Sampler(sinks, log.note)
+    worker = Worker(settings, (sampler.observe,) if sinks else (), log.note, run, counters)
     stopping = asyncio.Event()
     interrupts = 0
 
@@ -315,7 +317,7 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
             if worker.counter is not None:
                 worker.counter.give_up()
             # What was written just now leaves at the end of this turn of the loop; receipts come with the next.
-            loop.call_later(0.05, _exit_now, log, ledger)
+            loop.call_later(0.05, _exit_now, log, ledger, sampler)
 
     try:
         await worker.start()
@@ -325,6 +327,7 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
     for name in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(name, stop)
     loop.add_signal_handler(signal.SIGINT, interrupt)
+    worker.relay.deadlines.add(sampler)
     _announce(worker, log)
     try:
         await stopping.wait()
@@ -333,6 +336,7 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
         log.note("info", "shutting down", in_flight=busy, seconds=grace)
         await worker.stop(grace)
     finally:
+        sampler.close()
         if worker.counter is not None:  # whatever went wrong: the close of uvloop waits for all that is still watched
             await worker.counter.close(0.0)
     if interrupts > 1:
@@ -342,7 +346,8 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
     return 0
 
 
-def _exit_now(log: AccessLog, ledger: Ledger | None) -> None:
+def _exit_now(log: AccessLog, ledger: Ledger | None, sampler: Sampler) -> None:
+    sampler.close()
     log.note("warn", "stopped at once")
     if ledger is not None:
         ledger.close(2.0)

@@ -121,6 +121,8 @@ def receipt_text(receipt: Receipt) -> bytes:
     parts.append(f"in={r.bytes_in} out={r.bytes_out}")
     if r.usage is not None:
         parts.append(_usage(r.usage, r.cost_micros))
+    if r.stands_for > 1:
+        parts.append(f"stands_for={r.stands_for}")
     if len(r.attempts) > 1:
         parts.append(f"attempts={len(r.attempts)}")
     parts.append(f"id={_quoted(r.id)}")
@@ -176,6 +178,8 @@ def _duration(ms: float) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}:{_shown(each)}" for name, each in value.items())
     return ",".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

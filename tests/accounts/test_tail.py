@@ -117,6 +117,13 @@ def test_what_is_not_known_is_left_open(path: Path, columns: dict[str, Any], at:
     assert re.split(r"  +", give("tail", "--db", str(path)).out)[at] == expected
 
 
+def test_a_refusal_that_stands_for_others_says_for_how_many(path: Path) -> None:
+    fill(path, {**FAILED, "stands_for": 1234}, {"stands_for": "odd"})
+    first, second = give("tail", "--db", str(path)).out.splitlines()
+    assert first.endswith("  billing  error_status  x 1,234")
+    assert second.endswith("  billing")
+
+
 def test_only_as_many_as_asked_for_and_only_those_wanted(path: Path) -> None:
     fill(path, *({"key": f"k{number % 2}"} for number in range(30)))
     assert ids(give("tail", "--db", str(path), "--json").out) == [f"r-{number}" for number in range(21, 31)]

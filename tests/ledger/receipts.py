@@ -55,6 +55,7 @@ def full_receipt(number: int = 1) -> Receipt:
             Attempt("openai", "gpt-4o-mini", 2.75, 90.5, True, 200, None),
         ],
         events=31,
+        stands_for=3,
         bytes_in=2000,
         bytes_out=44000,
         body_ms=0.125,

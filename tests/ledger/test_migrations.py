@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from proxy.ledger import migrations, schema
+from proxy.ledger import migrations, run, schema
 from proxy.ledger.keys import KeyRow, KeyStore, digest_of
+from proxy.ledger.rows import entry_of
 from proxy.ledger.schema import LedgerUnusable
-from tests.ledger.receipts import a_ledger, a_receipt, full_receipt, rows
+from tests.ledger.receipts import RUN, a_ledger, a_receipt, full_receipt, rows
 
 NEXT = schema.VERSION + 1
 
@@ -96,9 +97,14 @@ def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as past:
         past.setattr(migrations, "migrations", every)
         past.setattr(schema, "VERSION", 1)
-        ledger = a_ledger(path)
-        ledger.observe(full_receipt())
-        assert ledger.close(0)
+        connection = schema.connect(str(path), 1.0)
+    entry = entry_of(full_receipt(), RUN)
+    run.begin(connection, RUN, "1", 0.0)
+    run.count(connection, RUN, 1, 1)
+    of_then = entry.exchange[: schema.EXCHANGES.index("stands_for")]
+    for table, found in (("exchanges", [of_then]), ("attempts", entry.attempts)):
+        connection.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(found[0]))})", found)
+    connection.close()
     assert rows(path, "PRAGMA user_version") == [{"user_version": 1}]
     return path
 
@@ -109,6 +115,7 @@ def test_a_ledger_of_the_first_version_keeps_its_rows_and_gets_keys(first: Path)
     assert [len(found) for found in before] == [1, 2, 1]
     with KeyStore(str(first), 1.0) as store:
         store.create(KeyRow("a", digest_of("x" * 16)))
+    before[0][0]["stands_for"] = 1
     assert [rows(first, f"SELECT * FROM {table}") for table in tables] == before
     assert rows(first, "PRAGMA user_version") == [{"user_version": schema.VERSION}]
     assert [row["name"] for row in rows(first, "SELECT name FROM keys")] == ["a"]

@@ -109,6 +109,11 @@ def test_tokens_are_told_apart_by_who_says_so(path: Path) -> None:
     assert figures(sums(path, "key")["total"], "counted_tokens", "estimated_tokens") == [1100, 1000]
 
 
+def test_a_refusal_counts_for_all_that_it_stands_for(path: Path) -> None:
+    fill(path, {}, {**FAILED, "status": 401, "stands_for": 1000}, {**LEFT, "stands_for": 3}, {"stands_for": None})
+    assert figures(sums(path, "key")["total"], "requests", "errors", "incomplete") == [1005, 1000, 3]
+
+
 def test_absurd_figures_of_a_provider_do_not_end_the_sums(path: Path) -> None:
     fill(path, {"input_tokens": 2**62}, {"input_tokens": 2**62}, {"output_tokens": -5}, {"cost_micros": 2**53 - 1})
     total = sums(path, "key")["total"]

@@ -186,6 +186,15 @@ def test_notes_in_both_forms() -> None:
     assert lines.note_text(1.5, "info", "listening", {"url": "http://127.0.0.1:8080", "names": ["a", "b c"]}) == (
         b'1970-01-01T00:00:01.500Z  info listening  url=http://127.0.0.1:8080  names="a,b c"\n'
     )
+    assert lines.note_text(1.5, "warn", "some", {"clients": {"10.0.0.1": 7, "unix": 1}}) == (
+        b"1970-01-01T00:00:01.500Z  warn some  clients=10.0.0.1:7,unix:1\n"
+    )
+
+
+def test_a_refusal_that_stands_for_others_says_for_how_many() -> None:
+    assert b"stands_for" not in lines.receipt_text(a_receipt())
+    assert b"  stands_for=12  " in lines.receipt_text(a_receipt(stands_for=12))
+    assert json.loads(lines.receipt_json(a_receipt(stands_for=12)))["stands_for"] == 12
 
 
 def test_stamp_carries_into_the_next_second() -> None:
