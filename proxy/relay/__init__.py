@@ -11,6 +11,7 @@
   taking      what an exchange takes of its limits; the fields of a refusal that tell when to come again
   waiting     exchanges that wait until a limit lets them pass, and whose turn it is
   masking     our credential in an error that comes compressed, and in receipts
+  turns       Turns: clients that sent requests ahead, some of which are begun in each turn of the loop
   metering    Metering: what an exchange used, reported or counted or estimated, and what it costs
   absent      AbsentClient: in the place of a client that has left while its answer is read on
   local       answers of our own: refusals, failures, OPTIONS

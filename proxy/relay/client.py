@@ -3,9 +3,10 @@
 Lives here: `ClientConnection`, an asyncio.Protocol: requests in order, one exchange at a time, answers written, and all
 the ways in which a connection ends.
 May not live here: what a request asks for (exchange), how bytes are parsed (wire).
-How it works: each read goes through the parser, then `_advance` carries on whatever that made possible. While an
-exchange runs the connection keeps reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at
-most a buffer full. Where reading is paused, a HangupWatch sees the end instead.
+How it works: each read goes through the parser, then `_advance` carries on whatever that made possible, but begins one
+exchange only: the next one that is there already waits for its turn. While an exchange runs the connection keeps
+reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at most a buffer full. Where reading is
+paused, a HangupWatch sees the end instead.
 Doubted: TLS handshakes that have not ended are no connections here yet; what bounds them is their time limit.
 """
 
@@ -53,8 +54,10 @@ class ClientConnection(asyncio.Protocol):
         "_full_since",
         "_full_size",
         "_lingers_until",
+        "_may_begin",
         "_relay",
         "_state",
+        "_waits",
     )
 
     def __init__(self, relay: Relay) -> None:
@@ -78,6 +81,8 @@ class ClientConnection(asyncio.Protocol):
         self._full_size = 0
         self._lingers_until = NEVER
         self._advancing = False
+        self._may_begin = False  # an exchange, in this call of `_advance`
+        self._waits = False  # for its turn to begin another one
 
     # -- asyncio calls these ------------------------------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = now + (relay.seconds.head if self.parser.has_begun else relay.seconds.idle)
         if self.is_full:
             self.watch_stall()
-        if not self.is_reading:
+        if not self.is_reading and len(self.parser.rest) <= relay.options.bytes.buffer:
             self.resume_reading()
         if self.parser.has_begun and not self._advancing:
             self._advance()
@@ -193,7 +198,7 @@ class ClientConnection(asyncio.Protocol):
         if not hard:
             self.end()
             return
-        self._reset_on_close()
+        reset_on_close(self.transport.get_extra_info("socket"))
         if self.transport.get_extra_info("sslcontext") is None:
             self._close()
         else:
@@ -219,8 +224,8 @@ class ClientConnection(asyncio.Protocol):
         """Nothing more is written. For a client that does not read, or that has left."""
         self.exchange = None
         self._state = _CLOSING
-        if self.transport.get_write_buffer_size():
-            self._reset_on_close()  # what is lost here must not look like the end of an answer
+        if self.transport.get_write_buffer_size():  # what is lost here must not look like the end of an answer
+            reset_on_close(self.transport.get_extra_info("socket"))
         self.transport.abort()
 
     def watch_stall(self) -> None:
@@ -231,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
         """For shutdown: finish the exchange that runs, take no other."""
         self._closes_when_idle = True
         if self.exchange is None and self._state == _OPEN:
-            self._close()
+            (self.end if self._waits else self._close)()
 
     @property
     def can_go_on(self) -> bool:
@@ -249,19 +254,25 @@ class ClientConnection(asyncio.Protocol):
     # -- within -------------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Carry on as far as the bytes reach. A loop, not recursion: 5,000 pipelined requests may end at once."""
+        """Carry on as far as the bytes reach, or one exchange has begun and ended. A loop, not recursion."""
         if self._advancing:
             return
-        self._advancing = True
+        self._advancing = self._may_begin = True
         try:
-            while self._state == _OPEN and self._step():
+            while self._state == _OPEN and not self._waits and self._step():
                 pass
         except Exception as error:
             self._crashed(error)
         finally:
             self._advancing = False
-        if self._state == _OPEN:
-            self._hold_back()
+        # Bytes behind a request: of one that runs, or that waits for its turn.
+        if self._state == _OPEN and len(self.parser.rest) > self._relay.options.bytes.buffer:
+            self.pause_reading()
+
+    def go_on(self) -> None:
+        """Its turn has come, if it is still there."""
+        self._waits = False
+        self._advance()
 
     def _step(self) -> bool:
         """One step; False when more bytes, or an answer, must come first."""
@@ -276,6 +287,11 @@ class ClientConnection(asyncio.Protocol):
                 if parser.has_begun:
                     self.deadline = self.began + self._relay.seconds.head
                 return False
+            if not self._may_begin:
+                self._waits = True
+                self._relay.turns.enter(self)
+                return False
+            self._may_begin = False
             exchange = self.exchange = Exchange(self, self._relay, parser.head, self.began)
             if parser.head is None and parser.failure is not None:
                 exchange.fail(parser.failure)
@@ -297,10 +313,6 @@ class ClientConnection(asyncio.Protocol):
             exchange.body_ended()
             return self.exchange is not exchange
         return False
-
-    def _hold_back(self) -> None:
-        if self.exchange is not None and len(self.parser.rest) > self._relay.options.bytes.buffer:
-            self.pause_reading()
 
     def _refuse(self, failure: Failure) -> None:
         self.exchange = Exchange(self, self._relay, None, self.began)
@@ -342,9 +354,6 @@ class ClientConnection(asyncio.Protocol):
         size = self.transport.get_write_buffer_size()
         return size if self.transport.get_extra_info("sslcontext") is None else size + queued_in_kernel(self._fd)
 
-    def _reset_on_close(self) -> None:
-        reset_on_close(self.transport.get_extra_info("socket"))
-
     def _check_ending(self, now: float) -> None:
         """While something is unsent, the client is given time as long as it reads; then to see our end, a little."""
         if self._unsent():
@@ -375,7 +384,7 @@ class ClientConnection(asyncio.Protocol):
             due = exchange.check(now)
             if self.exchange is exchange:  # else it has failed, and what follows has set its own deadline
                 self.deadline = min(due, now + STALL_STEP) if self.is_full else due
-        elif self.is_full:
+        elif self.is_full or self._waits:
             self.deadline = now + STALL_STEP
         elif self.parser.has_begun:
             detail = f"the request head did not arrive within {self._relay.seconds.head:g} s"

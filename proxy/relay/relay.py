@@ -30,6 +30,7 @@ from proxy.relay.pool import Connector as OpensLinks
 from proxy.relay.pool import Pool
 from proxy.relay.request import Passage
 from proxy.relay.tasks import Tasks
+from proxy.relay.turns import Turns
 from proxy.relay.waiting import Waiting
 
 Sink = Callable[[Receipt], None]
@@ -60,6 +61,7 @@ class Relay:
         "seconds",
         "snapshot",
         "tasks",
+        "turns",
         "waiting",
         "wall",
         "_count",
@@ -98,6 +100,7 @@ class Relay:
         self.deadlines = Deadlines(loop, clock)
         self.hangups = HangupWatch(loop)
         self.tasks = Tasks(loop)
+        self.turns = Turns(loop)
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
         self.clients: set[ClientConnection] = set()
         self.drains: set[AbsentClient] = set()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from unittest.mock import Mock
+
 import pytest
 
+from proxy.outcome import Limit
 from proxy.relay.options import ByteLimits
+from proxy.relay.turns import MOST
 from tests.relay import stage as s
-from tests.relay.stage import Stage
+from tests.relay.stage import Peer, Stage
 
 
 def test_answers_come_in_the_order_of_requests() -> None:
@@ -66,7 +72,7 @@ def test_a_request_that_comes_in_pieces_behind_another() -> None:
 
 
 def test_five_thousand_at_once_without_recursion() -> None:
-    """All of them end within one read: OPTIONS * is answered here."""
+    """All of them come in one read: OPTIONS * is answered here."""
     one = b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with Stage(limits=ByteLimits(buffer=1 << 20)) as stage:
         client = stage.client()
@@ -74,6 +80,91 @@ def test_five_thousand_at_once_without_recursion() -> None:
         assert client.heard().count(b"HTTP/1.1 204 No Content\r\n") == 5_000
         assert len(stage.receipts) == 5_000
         assert not client.is_gone
+
+
+def begun_by_turns(stage: Stage) -> list[int]:
+    """How many exchanges had ended before each turn of the loop, until nothing is left to do."""
+    seen = [len(stage.receipts)]
+
+    def look() -> None:
+        seen.append(len(stage.receipts))
+        if len(stage.relay.turns):
+            stage.loop.call_soon(look)
+
+    stage.loop.call_soon(look)
+    stage.loop.run_ready()
+    return seen
+
+
+def test_however_many_are_sent_ahead_a_turn_of_the_loop_begins_few() -> None:
+    with Stage() as stage:
+        clients = [stage.client() for _ in range(20)]
+        for client in clients:
+            client.transport.receive(s.request(b"POST", b"/nowhere", b"x") * 50)
+        assert len(stage.receipts) == len(clients), "one for each read"
+        seen = begun_by_turns(stage)
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= MOST
+        assert len(stage.receipts) == 20 * 50
+        for client in clients:
+            assert client.heard().count(b"HTTP/1.1 404 ") == 50
+
+
+def test_who_sends_one_at_a_time_waits_for_nobody() -> None:
+    with Stage() as stage:
+        greedy, modest = stage.client(), stage.client()
+        greedy.transport.receive(s.request(b"POST", b"/nowhere", b"x") * 1000)
+        modest.transport.receive(s.request(b"POST", b"/nowhere", b"x"))
+        assert modest.heard().startswith(b"HTTP/1.1 404 ")
+        assert len(stage.receipts) == 2
+        stage.loop.run_ready()
+
+
+def test_what_waits_for_its_turn_is_bounded_and_read_on_later() -> None:
+    one = s.request(b"POST", b"/nowhere", b"x")
+    with Stage() as stage:
+        client = stage.client()
+        client.transport.receive(one * (70_000 // len(one)))
+        assert client.transport.paused
+        assert len(stage.receipts) == 1
+        client.transport.receive(one)  # what the loop had read already
+        assert client.transport.paused
+        resumed = Mock(wraps=client.transport.resume_reading)
+        client.transport.resume_reading = resumed  # type: ignore[method-assign]
+        stage.loop.run_ready()
+        assert not client.transport.paused
+        assert resumed.call_count <= 2, "each costs system calls"
+        assert len(stage.receipts) == 70_000 // len(one) + 1
+
+
+@pytest.mark.parametrize("leave", [Peer.half_closes, Peer.resets])
+def test_who_leaves_while_it_waits_is_forgotten(leave: Callable[[Peer], None]) -> None:
+    with Stage() as stage:
+        client, other = stage.client(), stage.client()
+        for each in (client, other):
+            each.transport.receive(s.request(b"POST", b"/nowhere", b"x") * 100)
+        leave(client)
+        assert len(stage.receipts) <= 100 + 2, "nobody would read its answers"
+        assert other.heard().count(b"HTTP/1.1 404 ") == 100
+
+
+def test_time_spent_waiting_for_a_turn_is_not_the_clients() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.transport.receive(s.request(b"POST", b"/nowhere", b"x") * 3)
+        client.protocol.on_deadline(stage.relay.clock() + s.SECONDS[Limit.HEAD])
+        stage.loop.run_ready()
+        assert [receipt.status for receipt in stage.receipts] == [404] * 3
+
+
+def test_who_waits_at_shutdown_reads_the_answers_it_has() -> None:
+    with Stage() as stage:
+        client = stage.client()
+        client.transport.receive(s.request(b"POST", b"/nowhere", b"x") * 3)
+        client.protocol.close_when_idle()
+        stage.loop.run_ready()
+        assert client.is_lingering, "its bytes are unread: a plain close would be a reset"
+        assert client.heard().count(b"HTTP/1.1 404 ") == 1
+        assert len(stage.receipts) == 1
 
 
 def test_five_thousand_over_one_link() -> None:
