@@ -5,6 +5,7 @@
   splice        the floor: a process that forwards bytes without looking at them
   client        one connection of the load: asks, checks, takes times
   load          the clients together: closed loop, open loop, paced streams, back-to-back streams, idle streams
+  flood         requests with wrong keys, in masses
   contestants   how direct, splice, nginx and llm-proxy are started, asked and stopped
   machine       cores, CPU time and memory of process trees, versions
   scenarios     which load makes which figure

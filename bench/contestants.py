@@ -83,6 +83,7 @@ class Contestant:
     start: Callable[[int, Path, str], Start] | None
     about: str
     by_default: bool = True
+    checks_keys: bool = False  # and refuses those that it does not know
 
 
 @dataclass(slots=True)
@@ -162,9 +163,9 @@ CONTESTANTS = {
         Contestant("direct", None, "no proxy: the load asks the upstream"),
         Contestant("splice", _start_splice, "floor: uvloop, bytes forwarded without a look"),
         Contestant("nginx", _start_nginx, "1 worker, unbuffered, upstream keep-alive, no log"),
-        Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering, ledger on; log off"),
-        Contestant("unmetered", _start_unmetered, "this project without metering, ledger, limits", by_default=False),
-        Contestant("unlimited", _start_unlimited, "this project without limits and budgets", by_default=False),
+        Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering, ledger; log off", True, True),
+        Contestant("unmetered", _start_unmetered, "this project without metering, ledger, limits", False, True),
+        Contestant("unlimited", _start_unlimited, "this project without limits and budgets", False, True),
     )
 }
 

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bench.scenarios import SCENARIOS, Measurement
+from bench.scenarios import SCENARIOS, SIEGES, Measurement
 
 # Beyond this (most - least) / median of CPU per unit, rounds disagree too much to conclude anything below that size.
 NOISY_SPREAD = 0.25
@@ -157,6 +157,24 @@ def _latency(results: Results, scenario: str, contestant: str, name: str) -> str
     return "-" if p50 is None else f"{p50.median:+.0f} / {p99.median if p99 else 0:+.0f}"
 
 
+def _siege_rows(results: Results) -> list[list[str]]:
+    """One row for each siege: what became of the good requests, and what the wrong ones took."""
+    rows = [["", "good a second", "p50 us", "p99 us", "refused a second", "CPU us per refusal", "of a core"]]
+    figures = ("first_byte_p50_us", "first_byte_p99_us", "refused_per_second", "wrong_us", "share")
+    for name in results.contestants():
+        for siege in SIEGES:
+            good = results.spread("wrong-keys", name, f"{siege}_per_second")
+            if good is None:
+                continue
+            p50, p99, refused, cost, share = (
+                results.spread("wrong-keys", name, f"{siege}_{figure}") for figure in figures
+            )
+            row = [f"{name}, {siege}", f"{good.median:,.0f}", _cell(p50, 0), _cell(p99, 0)]
+            row += [_short(refused, "{:,.0f}"), _cell(cost, 1), _short(share, "{:.0%}")]
+            rows.append(row)
+    return rows
+
+
 def _rows(results: Results, scenario: str) -> list[list[str]]:
     about = SCENARIOS[scenario]
     if scenario == "memory":
@@ -166,6 +184,8 @@ def _rows(results: Results, scenario: str) -> list[list[str]]:
             if any(spreads):
                 rows.append([name, *(_cell(each, 1) for each in spreads)])
         return rows
+    if scenario == "wrong-keys":
+        return _siege_rows(results)
     timed = [
         figure
         for figure in ("first_byte", "first_event", "transit")

@@ -15,11 +15,12 @@ import asyncio
 import json
 import socket
 import statistics
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bench import load, orders
+from bench import flood, load, orders
 from bench.client import Ask, Cost, Sample
 from bench.contestants import Running
 from bench.machine import machine_busy, own_cpu_ns, process_cpu_ns, tree_cpu_ns, tree_rss_bytes
@@ -43,6 +44,10 @@ class Sizes:
     paced_seconds: float = 1.5
     burst_events: int = 100_000
     idle_streams: int = 800
+    good_rate: float = 500.0  # requests a second with a good key, beside
+    wrong_rate: float = 10_000.0  # with wrong keys, over
+    wrong_connections: int = 50
+    wrong_seconds: float = 2.0
 
 
 FULL = Sizes()
@@ -55,6 +60,7 @@ QUICK = Sizes(
     paced_seconds=0.5,
     burst_events=30_000,
     idle_streams=200,
+    wrong_seconds=0.5,
 )
 
 
@@ -266,6 +272,55 @@ async def _memory(bench: Bench) -> Figures:
     return Figures(numbers if bench.running.pid else {}, warm.errors + sample.errors)
 
 
+# Beside what a good key's traffic is measured: nothing; wrong keys at a rate; wrong keys as fast as they are refused.
+SIEGES = ("alone", "flood", "storm")
+
+
+async def _wrong_keys(bench: Bench) -> Figures:
+    """The same good traffic three times. What a wrong key costs is all CPU beyond what the good ones cost alone."""
+    if not bench.running.contestant.checks_keys:
+        return Figures({}, [])
+    numbers: dict[str, float] = {}
+    errors: list[str] = []
+    for siege in SIEGES:
+        numbers |= {f"{siege}_{name}": value for name, value in (await _besieged(bench, siege, errors)).items()}
+    good_us = numbers["alone_cpu_us"]
+    for siege in SIEGES[1:]:
+        beyond = (numbers[f"{siege}_cpu_us"] - good_us) * numbers[f"{siege}_answers"]
+        numbers[f"{siege}_wrong_us"] = beyond / max(1.0, numbers[f"{siege}_refused"])
+    return Figures({"cpu_us": good_us, "per_second": numbers["alone_per_second"], **numbers}, errors)
+
+
+async def _besieged(bench: Bench, siege: str, errors: list[str]) -> dict[str, float]:
+    """Good traffic and its figures; `cpu_us`: of all the contestant did, for each good answer."""
+    sizes = bench.sizes
+    port, host = bench.running.port, f"127.0.0.1:{bench.running.port}"
+    attack = None
+    if siege != "alone":
+        rate = sizes.wrong_rate if siege == "flood" else 0.0
+        attack = flood.Flood(port, flood.wrong_key(host), sizes.wrong_connections, rate)
+        await attack.start()
+    before, refused, began = bench.read_cost(), attack.refused if attack else 0, time.perf_counter()
+    sample = await load.open_loop(
+        port, bench.ask(orders.unary(1024)), bench.read_cost, rate=sizes.good_rate, seconds=sizes.wrong_seconds
+    )
+    spent, seconds = bench.read_cost().contestant - before.contestant, time.perf_counter() - began
+    refused = attack.refused - refused if attack else 0
+    errors += sample.errors
+    if attack is not None and (error := attack.stop()):
+        errors.append(error)
+    return {
+        **_latency_figures(sample),
+        "answers": sample.answers,
+        "per_second": sample.units / sample.seconds if sample.seconds else 0.0,
+        "refused": refused,
+        "refused_per_second": refused / seconds,
+        "share": spent / seconds / 1e9,
+        "cpu_us": spent / max(1, sample.answers) / 1e3,
+        "late_us": sample.late,
+    }
+
+
 SCENARIOS = {
     each.name: each
     for each in (
@@ -278,6 +333,7 @@ SCENARIOS = {
         Scenario("paced", "event", "many streams, few events a second each", _paced),
         Scenario("paced-1000", "event", "1,000 streams with 10 events a second each", _paced_1000, by_default=False),
         Scenario("back-to-back", "event", "one stream as fast as it goes", _back_to_back),
+        Scenario("wrong-keys", "request", "a good key beside thousands of wrong ones", _wrong_keys, by_default=False),
     )
 }
 

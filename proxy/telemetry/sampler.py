@@ -166,8 +166,8 @@ class Sampler:
             more["keys"] = keys
         count = sum(reasons.values())
         message = (
-            f"refusals come faster than {PER_SECOND:g} a second: {count:,} more have no line and no row of their own, "
-            "and are counted in stands_for of others"
+            f"refusals come faster than {PER_SECOND:g} a second: {count:,} more are not shown one by one, "
+            "but counted in stands_for of those that are"
         )
         self._tell_at = now + TELL_SECONDS
         self._note("warn", message, left_out=count, **more)
