@@ -4,9 +4,10 @@ Lives here: `ClientConnection`, an asyncio.Protocol: requests in order, one exch
 the ways in which a connection ends.
 May not live here: what a request asks for (exchange), how bytes are parsed (wire).
 How it works: each read goes through the parser, then `_advance` carries on whatever that made possible, but begins one
-exchange only: the next one that is there already waits for its turn. While an exchange runs the connection keeps
-reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at most a buffer full. Where reading is
-paused, a HangupWatch sees the end instead.
+exchange only: the next one that is there already waits for its turn, as does the first where the one before was not let
+in: wrong keys then cost others little, however many connections they come on. While an exchange runs the connection
+keeps reading, so that a client that leaves is seen; pipelined bytes wait unparsed, at most a buffer full. Where reading
+is paused, a HangupWatch sees the end instead.
 Doubted: TLS handshakes that have not ended are no connections here yet; what bounds them is their time limit.
 """
 
@@ -38,27 +39,10 @@ _OPEN, _LINGERING, _CLOSING, _LOST = range(4)
 
 class ClientConnection(asyncio.Protocol):
     __slots__ = (
-        "address",
-        "began",
-        "deadline",
-        "exchange",
-        "is_full",
-        "is_reading",
-        "parser",
-        "passage",
-        "transport",
-        "uid",
-        "_advancing",
-        "_closes_when_idle",
-        "_fd",
-        "_full_since",
-        "_full_size",
-        "_lingers_until",
-        "_may_begin",
-        "_relay",
-        "_state",
-        "_waits",
-    )
+        "address", "began", "deadline", "exchange", "is_full", "is_reading", "parser", "passage", "transport", "uid",
+        "_advancing", "_closes_when_idle", "_fd", "_full_since", "_full_size", "_lingers_until", "_may_begin", "_relay",
+        "_state", "_waits", "_was_refused",
+    )  # fmt: skip
 
     def __init__(self, relay: Relay) -> None:
         # For the life of the connection
@@ -83,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._may_begin = False  # an exchange, in this call of `_advance`
         self._waits = False  # for its turn to begin another one
+        self._was_refused = False  # the head of the last request: a wrong key, a path that is none
 
     # -- asyncio calls these ------------------------------------------------------------------------------------------
 
@@ -172,6 +157,7 @@ class ClientConnection(asyncio.Protocol):
         """The exchange has been answered in full. `keeps`: another request may follow on this connection."""
         relay = self._relay
         self.exchange = None
+        self._was_refused = self.passage is None
         if self._state != _OPEN:
             return
         if not keeps or self._closes_when_idle or not self.parser.is_complete:
@@ -253,11 +239,12 @@ class ClientConnection(asyncio.Protocol):
 
     # -- within -------------------------------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
+    def _advance(self, is_turn: bool = False) -> None:
         """Carry on as far as the bytes reach, or one exchange has begun and ended. A loop, not recursion."""
         if self._advancing:
             return
-        self._advancing = self._may_begin = True
+        self._advancing = True
+        self._may_begin = is_turn or not self._was_refused
         try:
             while self._state == _OPEN and not self._waits and self._step():
                 pass
@@ -272,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
     def go_on(self) -> None:
         """Its turn has come, if it is still there."""
         self._waits = False
-        self._advance()
+        self._advance(is_turn=True)
 
     def _step(self) -> bool:
         """One step; False when more bytes, or an answer, must come first."""

@@ -1,11 +1,15 @@
-"""Requests that a client sent without waiting for answers: whose turn it is.
+"""Requests that must not hold up others: whose turn it is.
 
-Lives here: `Turns`. May not live here: what is done in a turn (client).
+Lives here: `Turns`. May not live here: who has to wait for one, what is done in it (client).
 How it works: one read may bring 5,000 requests that are refused at once, half a second of work in which nobody else is
-served. So a read, or the end of an exchange, begins one exchange at most; whoever has another request there already
-stands in this one line, and each turn of the loop begins some of theirs. Between two turns the loop looks at all
-sockets. So whatever any number of connections sent ahead, it costs others MOST exchanges for each turn of the loop.
-Doubted: a client that pipelines in earnest shares its turns with those that only want to disturb.
+served. So a read, or the end of an exchange, begins one exchange at most. Whoever has sent another one ahead stands in
+this one line, and so does the next request of a connection whose last one was not let in. Each turn of the loop begins
+some of theirs; between two turns the loop looks at all sockets. So whatever any number of connections send, it costs
+others MOST refusals for each turn of the loop, and a request takes two or three turns.
+A connection is not closed and not delayed for its wrong keys: to connect anew costs us twice what a refusal does, an
+SDK with a wrong key asks once, and to all that stand behind one address with an attacker a penalty would be an outage.
+Doubted: the first request of each connection is begun at once, so who makes a new one for each wrong key is not bounded
+by this. A client that pipelines in earnest shares its turns with those that disturb.
 """
 
 from __future__ import annotations
@@ -14,9 +18,9 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-# A wrong key costs 40 us, so 0.3 ms; with 1 a turn of the loop (12 us, most of it asking the kernel) would be a fourth
-# of the work, with 8 it is 4 %.
-MOST = 8
+# A wrong key costs 40 to 65 us, so a quarter of a millisecond. The fewer, the sooner others are served, and the more of
+# the time goes into looking at all sockets.
+MOST = 4
 
 
 class Waits(Protocol):

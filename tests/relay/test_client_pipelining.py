@@ -119,6 +119,36 @@ def test_who_sends_one_at_a_time_waits_for_nobody() -> None:
         stage.loop.run_ready()
 
 
+def test_who_was_not_let_in_waits_for_a_turn_with_the_next_request() -> None:
+    wrong = s.request(b"POST", b"/nowhere", b"x")
+    with Stage() as stage:
+        clients = [stage.client() for _ in range(20)]
+        for client in clients:
+            client.says(wrong)
+        other = stage.client()
+        other.says(s.ask())
+        assert len(stage.receipts) == 20
+        for client in clients:
+            client.transport.receive(wrong)
+        other.transport.receive(s.ask())  # behind one that was let in, and still runs
+        assert len(stage.receipts) == 20, "none at once"
+        stage.upstream().transport.receive(s.unary())
+        assert len(stage.receipts) == 21
+        assert stage.upstream().heard() == s.sent_on() * 2, "this one waits for nobody"
+        seen = begun_by_turns(stage)
+        assert max(after - before for before, after in itertools.pairwise(seen)) <= MOST
+        assert len(stage.receipts) == 41
+        clients[0].says(s.ask())  # let in: from the next one on it waits no more
+        stage.upstream().says(s.unary())
+        stage.upstreams[-1].says(s.unary())
+        clients[0].transport.receive(s.ask())
+        assert clients[0].protocol.exchange is not None
+        stage.loop.run_ready()
+        for upstream in stage.upstreams:
+            if upstream.protocol.exchange is not None:
+                upstream.says(s.unary())
+
+
 def test_what_waits_for_its_turn_is_bounded_and_read_on_later() -> None:
     one = s.request(b"POST", b"/nowhere", b"x")
     with Stage() as stage:
