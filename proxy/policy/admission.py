@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
-from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, KeyRing, fingerprint, presented_values, strip_key
+from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, Key, KeyRing, fingerprint, presented_values, strip_key
 from proxy.policy.limits import FOREVER, Chain, Limiter, pattern_of
 from proxy.policy.router import Target
 from proxy.wire.head import Field, RequestHead
@@ -52,9 +52,10 @@ _NO_MODEL = _refusal(
 )
 _NO_RAW = _refusal(
     Kind.FORBIDDEN,
-    "this key may not be used for this path, since what it costs cannot be known here: use a path for chat, responses, "
-    "messages, completions or embeddings",
+    "this path may not be used where models, tokens or dollars are limited, since what it costs cannot be known here: "
+    "use one for chat, responses, messages, completions or embeddings",
 )
+_NOBODY = Key("")  # what anybody may where no keys are
 
 
 class Admission:
@@ -99,6 +100,12 @@ class Admission:
             return Grant(door.key.name, [], False, door)
         return _WRONG_KEY if values else _NO_KEY
 
+    def refuses_now(self, grant: Grant, now: int) -> Failure | None:
+        """Whether the grant's key has been taken away since (401): for what was admitted and has not begun."""
+        if grant.door is None or (now < grant.door.until and self.ring.named(grant.door.key.name) is not None):
+            return None
+        return _WRONG_KEY
+
     def give_back(self, key: str, micros: int, tokens: int, at: int | None) -> None:
         """What a request of `key` had reserved at that moment (nanoseconds since the epoch; None: in every window), and
         did not spend."""
@@ -118,9 +125,7 @@ class Admission:
     def permitted(self, grant: Grant, method: str, is_read: bool, model: str | None, target: Target) -> Failure | None:
         """Why the grant's key may not ask for this (403), or None. `is_read`: its body, so that model and costs are
         known; `model`: as the client wrote it."""
-        if grant.door is None:
-            return None
-        key = grant.door.key
+        key = _NOBODY if grant.door is None else grant.door.key
         if key.providers is not None and target.provider.name not in key.providers:
             return _NO_MODEL
         if is_read:
@@ -133,7 +138,8 @@ class Admission:
         is_raw = key.raw
         if is_raw is None:
             chain = self.chain(grant, None, target)
-            is_raw = key.models is None and not (chain is not None and chain.counts_tokens)
+            is_counted = self.limiter.limits_models or (chain is not None and chain.counts_tokens)
+            is_raw = key.models is None and not is_counted
         return None if is_raw else _NO_RAW
 
     def take_stream(self, grant: Grant) -> Failure | None:

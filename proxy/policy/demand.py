@@ -71,14 +71,13 @@ def demand_of(
 
 
 def used_of(hold: Hold, usage: Usage | None, cost: int | None) -> Costs:
-    """The costs of a request whose receipt says `usage` and `cost` (microdollars): a budget is the sum of receipts. A
-    price that was known before and cannot be told now (figures are missing) stays as it was reserved."""
-    if usage is None:
+    """The costs of a request whose receipt says `usage` and `cost` (microdollars): a budget is the sum of receipts.
+    What nobody can tell (a client left before the answer began, a figure is missing) stays as it was reserved."""
+    if usage is None or (usage.input is None and usage.output is None):
         return NOTHING
-    read, said = usage.input or 0, usage.output or 0
-    if cost is None:
-        cost = hold.costs[MICROS] if read or said else 0
-    return (1, read + said, read, said, cost)
+    read = hold.costs[INPUT] if usage.input is None else usage.input
+    said = hold.costs[OUTPUT] if usage.output is None else usage.output
+    return (1, read + said, read, said, hold.costs[MICROS] if cost is None else cost)
 
 
 _WHOSE = {"key": "this key", "group": "this key's group", "model": "this model", "provider": "this model's provider"}

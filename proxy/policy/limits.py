@@ -188,6 +188,11 @@ class Limiter:
         self.version += 1
         self._chains.clear()
 
+    @property
+    def limits_models(self) -> bool:
+        """Whether tokens or dollars of some model are limited: then it matters which one is asked for."""
+        return any(self._rules[scope].counts_tokens for scope in self._models)
+
     def rules(self, scope: str) -> Rules:
         return self._rules.get(scope, Rules())
 

@@ -181,6 +181,14 @@ class Answer:
         too large to be looked at, it may have told: then the message's own end counts."""
         return self.is_stream and (self.watch is None or not self.watch.is_complete) and not self._is_blind
 
+    @property
+    def is_said(self) -> bool:
+        """Whether all of the text has come, and what was used has not: that comes at once, if it comes."""
+        watch = self.watch
+        if not self.is_stream:
+            return self.metering is not None  # a document is sent in one go
+        return watch is not None and watch.is_complete and not (watch.is_terminal or watch.has_report)
+
     def replace_client(self, client: AbsentClient) -> None:
         """The client has left; `client` takes what is still to come."""
         self._client = client

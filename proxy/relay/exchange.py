@@ -41,7 +41,7 @@ _HEAD, _ADMIT, _BODY, _SEND = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND
 _FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
 
 # Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
-_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN})
+_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL})
 
 
 class Exchange:
@@ -177,13 +177,13 @@ class Exchange:
         """Everything that can be decided is decided: choose the target, take from limits."""
         relay, head, passage = self._relay, self.head, self._passage
         assert head is not None and passage is not None
-        target = passage.target(self.call)
+        target = passage.target(self.call, relay.wall())
         if isinstance(target, Failure):
             return self.fail(target)
         chain = passage.chain
         if chain is not None:
             self._taking = Taking(self, relay, passage, target, chain)
-            if not self._taking.begin(chain):
+            if not self._taking.begin():
                 return
         self.proceed(target)
 
@@ -373,7 +373,7 @@ class Exchange:
         relay, attempt, client = self._relay, self._attempt, self.client
         if attempt is None or not attempt.sent_at or self.call is None or self._passage is None or self._left:
             return False
-        policy = relay.disconnect_of(self._passage.grant)
+        policy = relay.disconnect_of(self._passage.grant, self.answer is not None and self.answer.is_said)
         if not policy.drains:
             return False
         client.exchange = None
@@ -449,7 +449,7 @@ class Exchange:
 
     def _begin_metering(self) -> None:
         """A provider has got the whole request, and may want money for it."""
-        if self.call is not None and self._relay.options.meters and not self.call.is_free:
+        if self.call is not None and self._relay.options.meters and not self.call.is_free and self._metering is None:
             generates = self.call.cap != 0
             self._metering = Metering(self._relay, self.number, self.dialect, self.body.whole(), generates)
 

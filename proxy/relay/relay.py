@@ -34,6 +34,7 @@ from proxy.relay.turns import Turns
 from proxy.relay.waiting import Waiting
 
 Sink = Callable[[Receipt], None]
+_LAST_WORDS = Disconnect(True, 2.0)
 COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
 
 
@@ -147,12 +148,14 @@ class Relay:
         """What an exchange is called everywhere: in order within one process, and unique among all."""
         return f"{self.name[10:].decode()}-{number:x}"
 
-    def disconnect_of(self, grant: Grant) -> Disconnect:
-        """What becomes of an answer whose client, who came with `grant`, leaves now."""
+    def disconnect_of(self, grant: Grant, is_said: bool) -> Disconnect:
+        """What becomes of an answer whose client, who came with `grant`, leaves now. `is_said`: all but its end has
+        come, so that what it used comes at once, and costs nothing more."""
         if self.is_draining or len(self.drains) >= self.options.bytes.drains:
             return CANCEL
         own = None if grant.door is None else grant.door.key.disconnect
-        return own or self.options.disconnect_by_key.get(grant.key or "", self.options.disconnect)
+        policy = own or self.options.disconnect_by_key.get(grant.key or "", self.options.disconnect)
+        return _LAST_WORDS if is_said and not policy.drains else policy
 
     def record(self, receipt: Receipt, passage: Passage | None = None) -> None:
         """Every receipt passes here; `passage` knows which secrets the provider was told and may have repeated."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from proxy.catalog.mask import Mask
 from proxy.catalog.secret import Secret
@@ -32,6 +33,7 @@ _CHUNKED = Framing.CHUNKED
 
 
 MAX_TAGS = 256  # bytes of x-llm-proxy-tags that are kept; what is cut off was not promised
+_PARTS = re.compile(rb"(?:^|&)\$?fields=")
 _API_VERSION = re.compile(rb"(?:^|&)api-version=(20[0-9]{2}-[0-9]{2})")
 
 
@@ -44,6 +46,7 @@ class Passage:
         "chain",
         "grant",
         "method",
+        "names_parts",
         "path",
         "route",
         "snapshot",
@@ -72,6 +75,10 @@ class Passage:
         self._query = head.query
         self._model: str | None = None
         self._target: Target | None = None  # for `_model`
+        # Google's system parameters: they name the parts of an answer that are wanted, and may leave out what it used.
+        self.names_parts = route.dialect.name == "gemini" and (
+            head.get(b"x-goog-fieldmask") is not None or _PARTS.search(unquote_to_bytes(head.query)) is not None
+        )
         self.chain: Chain | None = None  # the limits that `_target` falls under
         self._identity = False
         self._lines = b""  # for `_target` and `_identity`
@@ -102,18 +109,25 @@ class Passage:
         version = _API_VERSION.search(self._query) if self._query else None
         return version is None or version[1] >= b"2024-09"
 
-    def target(self, call: Call | None) -> Target | Failure:
-        """Where `call` goes, if the key may ask for it: of all that it says only the model matters (router.plan)."""
+    def target(self, call: Call | None, now: int) -> Target | Failure:
+        """Where `call` goes, if the key may ask for it: of all that it says only the model matters (router.plan). Keys
+        and limits may have changed while the body came."""
+        admission = self._admission
+        if self._version != admission.version:
+            refused = admission.refuses_now(self.grant, now)
+            if refused is not None:
+                return refused
+            self._version, self._target = admission.version, None
         model = None if call is None else call.model
         if self._target is not None and self._model == model:
             return self._target
         target = plan(self.route, call, self._query, self.snapshot)
         if isinstance(target, Failure):
             return target
-        refused = self._admission.permitted(self.grant, self.method, self.route.reads_body, model, target)
+        refused = admission.permitted(self.grant, self.method, self.route.reads_body, model, target)
         if refused is not None:
             return refused
-        self.chain = self._admission.chain(self.grant, model, target)
+        self.chain = admission.chain(self.grant, model, target)
         self._target, self._model, self._lines = target, model, b""
         return target
 

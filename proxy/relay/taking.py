@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 _SECOND = 10**9
 _LOOK_BYTES = 8 * 1024  # of an answer that is longer than what was reserved, between two looks at its budget
+_MASKED = Failure(
+    Side.CLIENT,
+    Phase.ADMIT,
+    Kind.FORBIDDEN,
+    "where tokens or dollars are limited, an answer must say what it used: ask without fields and X-Goog-FieldMask",
+)
 _BEHIND = Failure(Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later")
 
 
@@ -37,16 +43,17 @@ class Taking:
     what it used is known."""
 
     __slots__ = (
-        "hold", "key", "scope", "wait", "_chain", "_demand", "_exchange", "_passage", "_refusal", "_relay", "_since",
-        "_target",
+        "chain", "hold", "key", "scope", "size", "wait", "_demand", "_exchange", "_passage", "_refusal", "_relay",
+        "_since", "_target",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, passage: Passage, target: Target, chain: Chain) -> None:
+        self.chain = chain
         self.hold: Hold | None = None
-        self.key = chain.key
+        self.key = chain.key  # in whose line it waits
+        self.size = 0  # bytes that are held while it waits
         self.scope = ""  # of the limit that refused it last
         self.wait: int | None = None  # nanoseconds until it could pass, as the limiter said then
-        self._chain = chain
         self._demand: Demand | None = None
         self._exchange = exchange
         self._passage = passage
@@ -55,41 +62,53 @@ class Taking:
         self._since = 0.0  # when it began to wait
         self._target = target
 
-    def begin(self, chain: Chain) -> bool:
-        """Take what the call may cost from every limit of `chain`. False: the exchange was refused and has ended, or it
-        waits, and will be told to `proceed`."""
-        relay, exchange, call = self._relay, self._exchange, self._exchange.call
-        now = relay.wall()
-        model = self._target.model or (None if call is None else call.model)
-        text = exchange.body.whole() if call is not None and chain.counts_tokens else b""
-        demand = demand_of(chain, call, text, model, self._target.provider, self._passage.snapshot, now / _SECOND)
-        if isinstance(demand, Failure):
-            exchange.fail(demand)
+    def begin(self) -> bool:
+        """Take what the call may cost from every limit of its chain. False: the exchange was refused and has ended, or
+        it waits, and will be told to `proceed`."""
+        relay = self._relay
+        if not self._ask():
             return False
-        self._demand = demand
-        if relay.waiting.is_before(chain):
+        if relay.waiting.is_before(self.chain):
             return self._stand()
-        found = relay.admission.limiter.take(chain, demand, now)
-        if isinstance(found, Hold):
-            self._take(found)
+        refusal = self._try()
+        if refusal is None:
             return True
-        self._note(found)
-        is_soon = found.wait is None or found.wait <= relay.seconds.queue * _SECOND
-        if found.is_budget or found.is_never or relay.seconds.queue == inf or not is_soon:
+        is_soon = refusal.wait is None or refusal.wait <= relay.seconds.queue * _SECOND
+        if refusal.is_budget or refusal.is_never or relay.seconds.queue == inf or not is_soon:
             self.refuse()
             return False
         return self._stand()
 
-    def _take(self, hold: Hold) -> None:
-        self.hold = hold
-        if self._relay.options.stops:
-            self._watch()
+    def _ask(self) -> bool:
+        """What the call may cost of its chain. False: that cannot be known, and the exchange has failed."""
+        chain, exchange, passage = self.chain, self._exchange, self._passage
+        call, to = exchange.call, self._target.provider
+        found: Demand | Failure = _MASKED
+        if not (chain.counts_tokens and passage.names_parts):
+            model = self._target.model or (None if call is None else call.model)
+            text = exchange.body.whole() if call is not None and chain.counts_tokens else b""
+            found = demand_of(chain, call, text, model, to, passage.snapshot, self._relay.wall() / _SECOND)
+        if isinstance(found, Failure):
+            exchange.fail(found)
+            return False
+        self._demand = found
+        return True
 
-    def _note(self, refusal: Refusal) -> None:
-        self._refusal, self.scope, self.wait = refusal, refusal.scope, refusal.wait
+    def _try(self) -> Refusal | None:
+        assert self._demand is not None
+        found = self._relay.admission.limiter.take(self.chain, self._demand, self._relay.wall())
+        if isinstance(found, Refusal):
+            self._refusal, self.scope, self.wait = found, found.scope, found.wait
+            return found
+        self.hold = found
+        call = self._exchange.call
+        if self._relay.options.stops and found.costs[OUTPUT] and call is not None and call.stream:
+            self._exchange.stop_at = found.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
+        return None
 
     def _stand(self) -> bool:
-        if self._relay.waiting.has_room:
+        self.size = self._exchange.body.size
+        if self._relay.waiting.has_room_for(self):
             self._exchange.enter(Phase.QUEUE, self._relay.seconds.queue)
             self._since = self._exchange.since
             self._relay.waiting.enter(self)
@@ -103,20 +122,21 @@ class Taking:
 
     def try_again(self) -> bool:
         """It is the first of its line. True: it has what it needs, and is to be passed on."""
-        relay, call = self._relay, self._exchange.call
-        assert self._demand is not None
-        # Limits may have been changed meanwhile.
-        model = None if call is None else call.model
-        chain = relay.admission.chain(self._passage.grant, model, self._target)
+        relay, exchange = self._relay, self._exchange
+        refused = relay.admission.refuses_now(self._passage.grant, relay.wall())
+        if refused is not None:  # its key has been taken away meanwhile
+            exchange.fail(refused._replace(phase=Phase.QUEUE))
+            return False
+        chain = relay.admission.chain(
+            self._passage.grant, None if exchange.call is None else exchange.call.model, self._target
+        )
         if chain is None:
             return True
-        self._chain = chain
-        found = relay.admission.limiter.take(chain, self._demand, relay.wall())
-        if isinstance(found, Hold):
-            self._take(found)
-            return True
-        self._note(found)
-        return False
+        if chain is not self.chain:  # limits have been changed
+            self.chain = chain
+            if not self._ask():
+                return False
+        return self._try() is None
 
     def pass_on(self) -> None:
         exchange = self._exchange
@@ -138,20 +158,18 @@ class Taking:
             failure = failure._replace(phase=Phase.QUEUE)
         self._exchange.fail(failure, limit_lines(refusal, self._exchange.dialect.name, self._relay.wall()))
 
-    def _watch(self) -> None:
-        """Look again when the answer is longer than what was reserved for it."""
-        if self.hold is not None and self._chain.budgets:
-            self._exchange.stop_at = self.hold.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
-
     def look_again(self, passed: int) -> None:
         """So many bytes of the answer have passed, more than what was reserved is worth: stop it, if less than the
         difference is left of its budgets. By an estimate, since nothing is reported in mid-stream."""
         assert self.hold is not None
         reserved, exchange = self.hold.costs, self._exchange
+        if exchange.answer is None or not exchange.answer.is_stream:  # bytes of a document say less of its tokens
+            exchange.stop_at = inf
+            return
         said = estimate_events(exchange.dialect.name, passed, True)
         tokens = said - reserved[OUTPUT]
         micros = reserved[MICROS] * tokens // max(1, reserved[OUTPUT])  # as dear as what was reserved, or less
-        refusal = self._relay.admission.limiter.lacks(self._chain, (0, tokens, 0, tokens, micros), self._relay.wall())
+        refusal = self._relay.admission.limiter.lacks(self.chain, (0, tokens, 0, tokens, micros), self._relay.wall())
         if refusal is None:
             exchange.stop_at = passed + _LOOK_BYTES
         else:

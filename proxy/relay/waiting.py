@@ -29,18 +29,20 @@ _LONGEST_LOOK = 1.0  # seconds; where nobody can say when, something that comes 
 class Waiting:
     """All that wait, of one worker."""
 
-    __slots__ = ("count", "_due", "_lines", "_relay", "_timer")
+    __slots__ = ("count", "size", "_due", "_lines", "_relay", "_timer")
 
     def __init__(self, relay: Relay) -> None:
         self.count = 0
+        self.size = 0  # bytes of their bodies
         self._relay = relay
         self._lines: dict[str, deque[Taking]] = {}  # by key; in the order of their turns
         self._timer: TimerHandle | None = None
         self._due = inf  # of the timer
 
-    @property
-    def has_room(self) -> bool:
-        return self.count < self._relay.options.pool.queue
+    def has_room_for(self, taking: Taking) -> bool:
+        """Half of what bodies may hold in all is for those who wait: they must not shut out who need not wait."""
+        options = self._relay.options
+        return self.count < options.pool.queue and self.size + taking.size <= options.bytes.bodies // 2
 
     def is_before(self, chain: Chain) -> bool:
         """Whether a new request with this chain has to stand behind somebody."""
@@ -51,6 +53,7 @@ class Waiting:
     def enter(self, taking: Taking) -> None:
         """Stand at the end of the key's line."""
         self.count += 1
+        self.size += taking.size
         line = self._lines.setdefault(taking.key, deque())
         line.append(taking)
         if len(line) == 1:
@@ -62,7 +65,7 @@ class Waiting:
         if line is not None and taking in line:
             was_first = line[0] is taking
             line.remove(taking)
-            self._gone(taking.key, line)
+            self._gone(taking, line)
             if was_first:
                 self.wake()
 
@@ -72,32 +75,42 @@ class Waiting:
             self._look_in(0)
 
     def walk(self) -> None:
-        """Let pass who can, one of each key in turn."""
+        """Let pass who can, one of each key in turn. What one lacks is left for it: those behind it who would take of
+        the same limit stay behind it."""
         self._timer, self._due = None, inf
         has_passed = True
         while has_passed:
             has_passed = False
+            lacking: set[str] = set()
             for key in list(self._lines):
-                has_passed = self._try_first(key) or has_passed
+                line = self._lines.get(key)
+                if line is None or not lacking.isdisjoint(line[0].chain.scopes):
+                    continue
+                first = line[0]
+                if self._try(key, line):
+                    has_passed = True
+                else:
+                    lacking.add(first.scope)
         waits = [line[0].wait for line in self._lines.values()]
         if waits:
             self._look_in(min(waits, key=lambda wait: inf if wait is None else wait))
 
-    def _try_first(self, key: str) -> bool:
-        line = self._lines.get(key)
-        if line is None or not line[0].try_again():  # None: its last one left while others passed
+    def _try(self, key: str, line: deque[Taking]) -> bool:
+        first = line[0]
+        if not first.try_again():
             return False
-        first = line.popleft()
+        line.popleft()
         del self._lines[key]  # its next turn comes behind the others'
         self._lines[key] = line
-        self._gone(key, line)
+        self._gone(first, line)
         first.pass_on()
         return True
 
-    def _gone(self, key: str, line: deque[Taking]) -> None:
+    def _gone(self, taking: Taking, line: deque[Taking]) -> None:
         self.count -= 1
+        self.size -= taking.size
         if not line:
-            del self._lines[key]
+            del self._lines[taking.key]
         if not self.count and self._timer is not None:
             self._timer.cancel()
             self._timer, self._due = None, inf

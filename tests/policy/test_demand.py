@@ -124,7 +124,9 @@ def test_a_budget_is_the_sum_of_receipts() -> None:
     assert used_of(hold(), Usage(7, 3), 12) == (1, 10, 7, 3, 12)
     assert used_of(hold(), None, None) == NOTHING
     assert used_of(hold(), Usage(), None) == NOTHING
-    assert used_of(hold(), Usage(7, None), None) == (1, 7, 7, 0, 99), "the price that was known stands"
+    assert used_of(hold(), Usage(7, None), None) == (1, 17, 7, 10, 99), "what nobody knows stays as it was reserved"
+    assert used_of(hold(), Usage(None, 3), None) == (1, 23, 20, 3, 99)
+    assert used_of(hold(), Usage(7, 3), None)[4] == 99
 
 
 # -- what a client is told --------------------------------------------------------------------------------------------

@@ -162,10 +162,10 @@ def is_stopped(stage: Stage, client: s.Peer) -> None:
 
 @pytest.mark.parametrize(
     ("ending", "tokens"),
-    [(ends_well, 18), (ends_with_an_error, 0), (is_reset, 0), (times_out, 5), (is_left, 5), (is_stopped, 5)],
+    [(ends_well, 18), (ends_with_an_error, 0), (is_reset, 0), (times_out, 55), (is_left, 55), (is_stopped, 55)],
 )
 def test_every_ending_gives_back_what_was_not_used(ending: object, tokens: int) -> None:
-    """Where an answer may have been begun, the input counts, as the receipt says."""
+    """Where an answer may have been begun and nobody has seen it, its output stays as it was reserved."""
     counter = FakeCounter()
     with staged({"key ci": "100ktokens/total concurrent=3"}, counter=counter) as stage:
         client = stage.client()
@@ -179,7 +179,7 @@ def test_every_ending_gives_back_what_was_not_used(ending: object, tokens: int) 
             told.done(FoundTokens(None, 5))
         assert spent(stage) == tokens
         usage = stage.receipt().usage
-        assert tokens == (0 if usage is None else (usage.input or 0) + (usage.output or 0))
+        assert tokens == (0 if usage is None else (usage.input or 0) + (50 if usage.output is None else usage.output))
 
 
 def test_a_stream_that_is_cut_pays_for_what_passed() -> None:
@@ -249,6 +249,26 @@ def test_without_meters_what_was_reserved_stands() -> None:
         assert len(stage.receipts) == 2
 
 
+@pytest.mark.parametrize(
+    ("rules", "options", "line"),
+    [
+        ({"all": "1ktokens/total"}, {"mode": AuthMode.OFF, "keys": {}}, b"x: y"),
+        ({"all": "1ktokens/total"}, {"mode": AuthMode.PASSTHROUGH, "keys": {}}, b"Authorization: Bearer theirs-0123"),
+        ({"model gpt-5": "1token/total"}, KEYS, BEARER),
+    ],
+)
+def test_limits_in_tokens_close_paths_that_are_not_read(
+    rules: dict[str, str], options: dict[str, object], line: bytes
+) -> None:
+    """The model, if any, stands in a body that nobody reads."""
+    with Stage(rules=rules, **options) as stage:  # type: ignore[arg-type]
+        client = stage.client()
+        client.says(s.request(b"POST", b"/v1/threads/runs", b'{"model":"gpt-5"}', line))
+        assert s.status_of(client.heard()) == 403
+        assert stage.upstreams == []
+        stage.receipt()
+
+
 def test_a_path_that_is_not_read_needs_a_key_without_such_limits() -> None:
     with staged({"key ci": "100ktokens/total"}) as stage:
         client = stage.client()
@@ -259,6 +279,66 @@ def test_a_path_that_is_not_read_needs_a_key_without_such_limits() -> None:
         stage.upstream().says(s.unary())
         assert s.status_of(client.heard()) == 200
         assert len(stage.receipts) == 2
+
+
+def test_who_hangs_up_before_the_report_does_not_hide_it() -> None:
+    """All text has passed, the finish too; the usage event, which tells of 9,000 tokens of reasoning, has not."""
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":9000,"total_tokens":9005}}\n\n'
+    with staged({"key ci": "100ktokens/total"}, counter=FakeCounter()) as stage:
+        client = stage.client()
+        client.says(s.ask(BEARER, body=s.STREAM_BODY[:-1] + b',"max_completion_tokens":10000}'))
+        upstream = stage.upstream()
+        upstream.says(s.STREAM_HEAD + s.chunk(s.text()) + s.chunk(s.FINISH))
+        client.resets()
+        assert not upstream.is_gone
+        upstream.says(s.chunk(usage + s.DONE) + s.LAST)
+        assert spent(stage) == 9005
+        assert stage.receipt().ended_kind == "client_left"
+
+
+def test_for_the_report_of_who_hung_up_nobody_waits_long() -> None:
+    counter = FakeCounter()
+    with staged({"key ci": "100ktokens/total"}, counter=counter) as stage:
+        client = stage.client()
+        client.says(s.ask_stream(BEARER))
+        stage.upstream().says(s.STREAM_HEAD + s.chunk(s.text()) + s.chunk(s.FINISH))
+        client.resets()
+        stage.advance(2.3)
+        assert stage.upstream().is_gone
+        counter.told[0].done(FoundTokens(1, 5))
+        assert spent(stage) == 6
+        stage.receipt()
+
+
+def test_a_fault_of_ours_does_not_give_back_what_a_provider_bills() -> None:
+    with staged({"key ci": "100ktokens/total"}) as stage:
+        client = stage.client()
+        client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"max_tokens":50}'))
+        client.protocol.exchange.crashed(ValueError("ours"))
+        assert len(stage.loop.expect_errors()) == 1
+        assert spent(stage) > 50
+        assert stage.receipt().status == 500
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [(b"?$fields=candidates", []), (b"?alt=sse&f%69elds=a", []), (b"", [b"X-Goog-FieldMask: candidates.content"])],
+)
+def test_a_provider_is_not_asked_to_leave_out_what_it_used(query: bytes, fields: list[bytes]) -> None:
+    google = s.openai_provider(name="gemini", family="gemini", base=b"", auth="x-goog-api-key")
+    path = b"/v1beta/models/gemini-2.5-pro:generateContent" + query
+    with staged({"key ci": "100ktokens/total"}, providers=(google,)) as stage:
+        client = stage.client()
+        client.says(s.request(b"POST", path, b'{"contents":[]}', BEARER, *fields))
+        assert s.status_of(client.heard()) == 403
+        assert stage.upstreams == []
+        stage.receipt()
+    with staged({"key ci": "rpm=9"}, providers=(google,)) as stage:
+        client = stage.client()
+        client.says(s.request(b"POST", path, b'{"contents":[]}', BEARER, *fields))
+        assert query.rpartition(b"&")[2] in stage.upstream().heard()
+        client.resets()
+        stage.receipt()
 
 
 # -- longer than what was reserved -----------------------------------------------------------------------------------
@@ -306,6 +386,21 @@ def test_who_is_not_to_be_stopped_is_not(rules: str) -> None:
         assert stage.receipt().complete
 
 
+@pytest.mark.parametrize("rules", ["5ktokens/total", "1usd/total"])
+def test_what_generates_nothing_is_not_stopped_for_its_length(rules: str) -> None:
+    answer = (
+        b'{"data":[{"embedding":[' + b"0.0123456789," * 2000 + b'0]}],"usage":{"prompt_tokens":5,"total_tokens":5}}'
+    )
+    with staged({"key ci": rules}, stops=True, prices=PRICES) as stage:
+        client = stage.client()
+        client.says(s.request(b"POST", b"/v1/embeddings", b'{"model":"gpt-5","input":"hi"}', BEARER))
+        stage.upstream().says_each(s.unary(answer), 8000)
+        assert stage.receipt().complete
+        client.says(s.get(b"/v1/files/f/content", BEARER))
+        stage.upstream().says_each(s.unary(b"x" * 60_000), 8000)
+        assert stage.receipt().complete
+
+
 # -- when a key changes -----------------------------------------------------------------------------------------------
 
 
@@ -321,6 +416,34 @@ def test_a_changed_limit_holds_for_the_next_request_on_an_open_connection() -> N
         client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"user":"0123456789"}'))
         assert s.status_of(client.heard()) == 400
         assert len(stage.receipts) == 2
+
+
+def test_a_key_that_is_taken_away_while_its_body_comes_opens_nothing() -> None:
+    from proxy.policy.rules import parse_rules
+
+    with staged({"key ci": "1usd/total"}) as stage:
+        client = stage.client()
+        whole = s.ask(BEARER)
+        client.says(whole[:-1])
+        stage.admission.ring.remove("ci")
+        stage.admission.limiter.set_rules("key ci", parse_rules(""))
+        client.says(whole[-1:])
+        assert s.status_of(client.heard()) == 401
+        assert stage.upstreams == []
+        stage.receipt()
+
+
+def test_a_limit_that_comes_while_a_body_does_holds_for_it() -> None:
+    from proxy.policy.rules import parse_rules
+
+    with staged({}) as stage:
+        client = stage.client()
+        whole = s.ask(BEARER)
+        client.says(whole[:-1])
+        stage.admission.limiter.set_rules("key ci", parse_rules("1token/total"))
+        client.says(whole[-1:])
+        assert s.status_of(client.heard()) == 400
+        stage.receipt()
 
 
 def test_a_removed_key_opens_nothing_any_more_also_not_on_an_open_connection() -> None:

@@ -7,7 +7,7 @@ import pytest
 from proxy.outcome import Limit
 from proxy.policy.keys import AuthMode
 from proxy.policy.rules import parse_rules
-from proxy.relay.options import PoolOptions
+from proxy.relay.options import ByteLimits, PoolOptions
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
 
@@ -172,6 +172,75 @@ def test_a_limit_that_is_lifted_lets_all_pass() -> None:
         stage.advance(1)
         assert answered(stage, clients) == [0, 1, 2]
         assert len(stage.receipts) == 3
+
+
+def test_of_a_key_that_is_taken_away_nobody_who_waits_passes() -> None:
+    with staged({"key a": "rps=1/1"}, seconds=100) as stage:
+        clients = [asks(stage, "a") for _ in range(20)]
+        stage.admission.ring.remove("a")
+        stage.admission.limiter.set_rules("key a", parse_rules(""))
+        stage.advance(1.1)
+        stage.advance(20)
+        assert len(stage.upstreams) == 1
+        assert [s.status_of(client.heard()) for client in clients[1:]] == [401] * 19
+        stage.upstream().says(s.unary())
+        assert len(stage.receipts) == 20
+        assert stage.relay.waiting.count == 0
+
+
+def test_a_limit_that_comes_while_one_waits_is_charged_like_any_other() -> None:
+    with staged({"key a": "rps=1/1"}, seconds=100) as stage:
+        clients = [asks(stage, "a") for _ in range(5)]
+        stage.admission.limiter.set_rules("key a", parse_rules("1token/total"))
+        stage.advance(1.1)
+        assert len(stage.upstreams) == 1
+        for client in clients:
+            client.resets()
+        assert len(stage.receipts) == 5
+
+
+def test_small_requests_of_another_key_do_not_starve_a_large_one() -> None:
+    """a waits for 1,000 tokens of what all share; b goes on asking for 200 each, always later than a."""
+    usage = b'{"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":0,"total_tokens":0}}'
+    with staged({"all": "itps=1000/1000"}, seconds=100) as stage:
+
+        def of(size: int) -> bytes:
+            start = s.BODY[:-1] + b',"user":"'
+            return start + b"x" * (size - len(start) - 2) + b'"}'
+
+        asks(stage, "b", of(200))
+        large = asks(stage, "a", of(1000))
+        clients = [large]
+        seconds = 0.0
+        while not large.transport.sent and seconds < 5:
+            clients.append(asks(stage, "b", of(200)))
+            for upstream in stage.upstreams:
+                exchange = upstream.protocol.exchange
+                if exchange is not None:
+                    upstream.says(s.unary(usage % exchange.receipt.bytes_in))
+            stage.advance(0.1)
+            seconds += 0.1
+        assert seconds < 1.5, "it could pass after one"
+        for client in clients:
+            client.resets()
+        stage.receipts.clear()
+        stage.relay._count = 0
+
+
+def test_bodies_that_wait_leave_room_for_those_that_need_not() -> None:
+    limits = ByteLimits(body=10_000, bodies=40_000)
+    keys = {"mode": AuthMode.KEYS, "keys": KEYS}
+    with Stage(rules={"key a": "rps=1/1"}, seconds={Limit.QUEUE: 60.0}, limits=limits, **keys) as stage:  # type: ignore[arg-type]
+        large = s.BODY[:-1] + b',"user":"' + b"x" * 9_000 + b'"}'
+        waiting = [asks(stage, "a", large) for _ in range(6)]
+        assert [s.status_of(client.heard() or b"HTTP/1.1 200") for client in waiting[3:]] == [429] * 3
+        other = asks(stage, "b", large)
+        stage.upstream().says(s.unary())
+        assert s.status_of(other.heard()) == 200
+        for client in stage.clients:
+            client.resets()
+        assert len(stage.receipts) == 7
+        assert stage.relay.waiting.size == 0
 
 
 def test_shutdown_tells_those_who_wait() -> None:
