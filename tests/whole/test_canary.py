@@ -9,6 +9,7 @@ found, so that an empty search says something.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import sqlite3
@@ -130,11 +131,31 @@ def ask_everything(canaries: Canaries, port: int) -> list[bytes]:
     return answers
 
 
+def admin(port: int, token: str, method: str, path: str, body: bytes = b"") -> bytes:
+    lines = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n"
+    if method != "GET":
+        lines += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return ask(port, lines.encode() + b"\r\n" + body)
+
+
 def admin_answers(canaries: Canaries, port: int) -> list[bytes]:
-    key = canaries("ours").encode()
-    paths = (b"/healthz", b"/readyz", b"/metrics", b"/", b"/api/keys", b"/%b" % key, b"/healthz?key=%b" % key)
-    form = b"GET %b HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer %b\r\nconnection: close\r\n\r\n"
-    return [ask(port, form % (path, key)) for path in paths]
+    """Every page, with the token, with one that is wrong, and with a key in its place."""
+    key, token = canaries("ours"), canaries("admin")
+    pages = ("/keys", "/keys/app", "/groups", "/limits", "/limits/key%20app", "/lost", "/usage", "/exchanges?limit=100")
+    paths = (*pages, "/openapi.json", "/healthz", "/readyz", "/metrics", "/", f"/{key}", f"/healthz?key={key}")
+    answers = [admin(port, each, "GET", path) for each in (token, key, canaries("wrong")) for path in paths]
+    return answers
+
+
+def make_key(canaries: Canaries, port: int) -> str:
+    """A key by the admin API, whose answer shows it once: the name under which its value is a canary from now on."""
+    for number in range(50):
+        answer = admin(port, canaries("admin"), "POST", "/keys", b'{"name":"k%d","limits":"rpm=1000"}' % number)
+        value = str(json.loads(answer.partition(b"\r\n\r\n")[2])["value"])
+        if "-" not in value[3:]:
+            canaries.by_place["made"] = value
+            return f"k{number}"
+    raise AssertionError("none without a dash")
 
 
 @pytest.mark.timeout(120)
@@ -151,6 +172,12 @@ def test_what_comes_back_shows_no_secret(
         answers = ask_everything(canaries, sidecar.port)
         went_up = sent_up(provider)
         answers += admin_answers(canaries, sidecar.admin_port)
+        if not is_locked:
+            name = make_key(canaries, sidecar.admin_port)
+            answers.append(ask(sidecar.port, carried(CALLS[0], CARRIERS[0], canaries("made"))))
+            assert answers[-1].startswith(b"HTTP/1.1 200")
+            answers.append(admin(sidecar.admin_port, canaries("admin"), "GET", f"/keys/{name}"))
+            answers += admin_answers(canaries, sidecar.admin_port)
         sidecar.may_log_errors = True
         fault = carried(CALLS[0], CARRIERS[0], canaries("ours"), ("x-fault", "in"))
         answers.append(ask(sidecar.port, fault))
