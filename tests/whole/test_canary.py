@@ -143,8 +143,7 @@ def admin_answers(canaries: Canaries, port: int) -> list[bytes]:
     key, token = canaries("ours"), canaries("admin")
     pages = ("/keys", "/keys/app", "/groups", "/limits", "/limits/key%20app", "/lost", "/usage", "/exchanges?limit=100")
     paths = (*pages, "/openapi.json", "/healthz", "/readyz", "/metrics", "/", f"/{key}", f"/healthz?key={key}")
-    answers = [admin(port, each, "GET", path) for each in (token, key, canaries("wrong")) for path in paths]
-    return answers
+    return [admin(port, each, "GET", path) for each in (token, key, canaries("wrong")) for path in paths]
 
 
 def make_key(canaries: Canaries, port: int) -> str:
