@@ -22,6 +22,7 @@ NOTHING: Costs = (1, 0, 0, 0, 0)
 _ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
 _TOOL_TOKENS = 1000  # that a provider adds where there are tools: Anthropic up to 700, others less
 _MOST_OUTPUT = 2_000_000  # tokens; caps beyond what any model can do are clients' way to say "none"
+_SEARCHES = ":online"  # how a model ends whom OpenRouter is to search the web for
 _SURE_BYTES = 8  # text has hardly fewer tokens than one for so many bytes
 
 _UNPRICED = Failure(
@@ -54,8 +55,9 @@ def demand_of(
         return _LATER
     reserves = snapshot.reserves
     read = len(body) + _TOOL_TOKENS * seen.has_tools
-    least = len(body) // _SURE_BYTES if seen.is_bounded else 0
-    if not seen.is_bounded:
+    is_bounded = seen.is_bounded and not (model or "").endswith(_SEARCHES)
+    least = len(body) // _SURE_BYTES if is_bounded else 0
+    if not is_bounded:
         read = max(read, reserves.input)
     cap = reserves.output if call.cap is None else min(call.cap, _MOST_OUTPUT)
     said = cap * seen.choices
