@@ -1,7 +1,7 @@
 """The top level of a JSON object in a request body: its members with exact spans, and splices.
 
-Lives here: `MemberReader`, `Members`, `as_count`, `every_member`, `splice`, `raw_text`, and the one member that is put
-in (`include_usage`). May not live here: which members a dialect reads.
+Lives here: `MemberReader`, `Members`, `as_count`, `every_member`, `members_in_list`, `splice`, `raw_text`, names that
+dialects share, and the one member that is put in (`include_usage`). May not live here: which members a dialect reads.
 How it works: msgspec walks the body once and yields the top level as (key, raw value) pairs; nothing below it is
 materialised. Keys are of a type without equality, so that duplicates stay pairs of their own. A span follows from
 walking the pairs by length.
@@ -43,6 +43,13 @@ _text = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _CLOSES = re.compile(rb"[ \t\r\n]*+}")
 _SLICE = 64 * 1024
+
+
+# Members that cap the output. llama.cpp obeys `n_predict` before all others, in all its dialects; some servers turn one
+# dialect into another, with the members of both.
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+# Members that name further models: of OpenRouter (in all its dialects), of LiteLLM and Anthropic.
+MORE_MODELS = ("models", "fallbacks", "preset")
 
 
 class Members:
@@ -101,14 +108,21 @@ class Members:
     def cap(self, names: tuple[str, ...]) -> int | None:
         """Most output tokens by members of these names: the largest, since servers differ in which they obey. None:
         there is none, or one of them is 0 or negative, which many servers take for no limit."""
-        most = 0
+        most, raw = 0, self.raw
         for name in names:
-            if name in self.raw and self.raw[name] != b"null":
-                found = self.count(name)
+            if name in raw and raw[name] != b"null":
+                found = as_count(name, raw[name])
                 if not found:
                     return None
                 most = max(most, found)
         return most or None
+
+    def is_any(self, names: tuple[str, ...]) -> bool:
+        """Whether a member of these names is there, and is not empty."""
+        raw = self.raw
+        if raw.keys().isdisjoint(names):  # nearly always: 0.15 us
+            return False
+        return any(name in raw and raw[name] not in (b"null", b"[]", b'""') for name in names)
 
 
 def as_count(name: str, raw: bytes | None) -> int | None:

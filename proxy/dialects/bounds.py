@@ -180,7 +180,7 @@ def _prompts_in(raw: bytes) -> int:
         listed = msgspec.json.decode(without_half_pairs(raw) or raw, type=list[msgspec.Raw])
     except msgspec.MsgspecError:  # cannot be
         return _MOST_CHOICES
-    return 1 if all(bytes(each[:1]).isdigit() for each in map(memoryview, listed)) else len(listed)
+    return 1 if all(memoryview(each)[:1].tobytes().isdigit() for each in listed) else len(listed)
 
 
 def _count(raw: bytes) -> int:
