@@ -324,6 +324,11 @@ class Limiter:
 
     # -- for whoever only looks, in any thread -----------------------------------------------------------------------
 
+    @property
+    def has_models(self) -> bool:
+        """Whether a model has rules of its own."""
+        return bool(self._models)
+
     def scopes(self) -> list[str]:
         """Those that have rules."""
         return list(self._rules)

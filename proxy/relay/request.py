@@ -105,12 +105,15 @@ class Passage:
     def target(self, call: Call | None) -> Target | Failure:
         """Where `call` goes, if the key may ask for it: of all that it says only the model matters (router.plan)."""
         model = None if call is None else call.model
-        if self._target is not None and self._model == model:
+        names_more = call is not None and call.names_more
+        if self._target is not None and self._model == model and not names_more:
             return self._target
         target = plan(self.route, call, self._query, self.snapshot)
         if isinstance(target, Failure):
             return target
-        refused = self._admission.permitted(self.grant, self.method, self.route.reads_body, model, target)
+        refused = self._admission.permitted(
+            self.grant, self.method, self.route.reads_body, model, target, self.snapshot.providers, names_more
+        )
         if refused is not None:
             return refused
         self.chain = self._admission.chain(self.grant, model, target)
