@@ -14,7 +14,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Usage, status_of
 from proxy.policy.counters import MemoryStore
-from proxy.policy.demand import NOTHING, demand_of, failure_of, used_of
+from proxy.policy.demand import NOTHING, PREAMBLE, demand_of, failure_of, used_of
 from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, Refusal
 from proxy.policy.rules import INPUT, OUTPUT, parse_rules
 from tests import recordings
@@ -52,10 +52,10 @@ def most(found: Demand | Failure) -> tuple[int, ...]:
 
 
 def test_text_has_no_more_tokens_than_bytes_and_the_output_is_capped() -> None:
-    size = len(BODY)
+    size = len(BODY) + PREAMBLE
     assert most(demand(cap=20)) == (1, size + 20, size, 20, size * 1 + 20 * 10)
     assert most(demand()) == (1, size + 500, size, 500, size + 5000), "without a cap what is configured"
-    assert most(demand(cap=0)) == (1, size, size, 0, size)
+    assert most(demand(cap=0)) == (1, len(BODY), len(BODY), 0, len(BODY))
     assert most(demand(cap=10**12))[3] == 2_000_000
 
 
@@ -73,7 +73,7 @@ def test_what_is_not_in_the_body_reserves_a_context_window() -> None:
 
 def test_tools_get_text_of_the_provider() -> None:
     body = BODY[:-1] + b',"tools":[]}'
-    assert most(demand(body=body, cap=1))[2] == len(body) + 1000
+    assert most(demand(body=body, cap=1))[2] == PREAMBLE + len(body) + 1000
 
 
 def test_the_dearest_price_counts() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.catalog.prices import Prices
 from proxy.outcome import Kind, Limit
+from proxy.policy.demand import PREAMBLE
 from proxy.policy.keys import AuthMode
 from proxy.policy.limits import Refusal
 from proxy.policy.rules import INPUT, OUTPUT, REQUESTS, TOKENS
@@ -170,7 +171,7 @@ def test_every_ending_gives_back_what_was_not_used(ending: object, tokens: int) 
     with staged({"key ci": "100ktokens/total concurrent=3"}, counter=counter) as stage:
         client = stage.client()
         client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"max_tokens":50}'))
-        assert spent(stage) == len(s.BODY) + len(b',"max_tokens":50') + 50
+        assert spent(stage) == PREAMBLE + len(s.BODY) + len(b',"max_tokens":50') + 50
         assert running(stage) == 1
         ending(stage, client)  # type: ignore[operator]
         assert running(stage) == 0
@@ -278,7 +279,7 @@ def long_stream(stage: Stage, reads: int) -> tuple[s.Peer, s.Peer]:
 def test_an_answer_that_costs_more_than_is_left_is_stopped_honestly() -> None:
     """A provider that does not keep to the cap."""
     counter = FakeCounter()
-    with staged({"key ci": "400tokens/total"}, counter=counter, stops=True) as stage:
+    with staged({"key ci": f"{400 + PREAMBLE}tokens/total"}, counter=counter, stops=True) as stage:
         client, upstream = long_stream(stage, 200)
         assert upstream.is_gone
         heard = client.heard()
