@@ -52,10 +52,11 @@ _TELLING = (
 # Types of content, of items, of schemas and of settings that bring nothing in. All others are taken to.
 _TEXT_TYPES = frozenset(
     b"""
-    adaptive allowed_tools any array auto boolean content custom custom_tool_call custom_tool_call_output disabled
-    enabled ephemeral function function_call function_call_output grammar input_text integer json json_object
-    json_schema message none null number object output_text reasoning reasoning_text redacted_thinking refusal string
-    summary_text text thinking tool tool_result tool_use
+    adaptive allowed_tools any array auto boolean clear_thinking_20251015 clear_tool_uses_20250919 content custom
+    custom_tool_call custom_tool_call_output disabled enabled ephemeral function function_call function_call_output
+    grammar input_text input_tokens integer json json_object json_schema message none null number object output_text
+    reasoning reasoning_text redacted_thinking refusal string summary_text text thinking thinking_turns tool tool_result
+    tool_use tool_uses
     """.split()
 )
 _TYPE = re.compile(rb'"type"\s*:\s*(?:"([^"]*)"|[^\s"])')

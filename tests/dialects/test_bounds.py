@@ -104,6 +104,7 @@ def test_tools_of_the_clients_own_are_text_whatever_their_properties_are_called(
         {"input": [{"id": "msg_0", "role": "user", "content": "x"}, {"type": "function_call_output", "output": "x"}]},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
         {"thinking": {"type": "enabled", "budget_tokens": 5}, "metadata": {"conversation": "c"}},
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
         {"prompt": [1, 2, 3]},
         {"contents": [{"parts": [{"text": "Gru\u00df"}]}]},
     ],

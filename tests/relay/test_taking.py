@@ -223,6 +223,24 @@ def test_one_that_is_refused_has_taken_nothing_anywhere() -> None:
         assert (spent(stage), running(stage), len(stage.receipts)) == (18, 0, 2)
 
 
+@pytest.mark.parametrize("rule", ["1usd/day:warn", "rpm=60"])
+def test_further_models_are_refused_where_dollars_count(rule: str) -> None:
+    """Also on a connection that has had the same model before."""
+    with staged({"key ci": rule}) as stage:
+        client = stage.client()
+        client.says(s.ask(BEARER))
+        stage.upstream().says(s.unary(REPORTED))
+        assert s.status_of(client.heard()) == 200
+        client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"models":["dear"]}'))
+        if rule == "rpm=60":
+            stage.upstream().says(s.unary(REPORTED))
+            assert s.status_of(client.heard()) == 200
+            return
+        answer = client.heard()
+        assert s.status_of(answer) == 403
+        assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "model_forbidden"
+
+
 def test_exchanges_at_once_count_until_they_end() -> None:
     with staged({"key ci": "concurrent=1"}) as stage:
         first, second = stage.client(), stage.client()
