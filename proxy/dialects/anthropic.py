@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import msgspec
 import orjson
 
-from proxy.dialects.body import MemberReader, Members
+from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader, Members
 from proxy.dialects.call import Call, Meter
 from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
@@ -132,12 +132,12 @@ class AnthropicMessages:
 
     name = "anthropic-messages"
     framing = EventFraming.SSE
-    _reader = MemberReader("model", "stream", "max_tokens")
+    _reader = MemberReader("model", "stream", *CAPS, *MORE_MODELS)
 
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
-        cap = members.count("max_tokens")
-        return Call(_model_of(members, path), members.flag("stream"), cap)
+        names_more = members.is_any(MORE_MODELS)
+        return Call(_model_of(members, path), members.flag("stream"), members.cap(CAPS), names_more=names_more)
 
     def watch(self) -> MessagesWatch:
         return MessagesWatch()

@@ -1,7 +1,7 @@
 """The top level of a JSON object in a request body: its members with exact spans, and splices.
 
-Lives here: `MemberReader`, `Members`, `as_count`, `splice`, `raw_text`, and the one member that is put in
-(`include_usage`). May not live here: which members a dialect reads.
+Lives here: `MemberReader`, `Members`, `as_count`, `every_member`, `members_in_list`, `splice`, `raw_text`, names that
+dialects share, and the one member that is put in (`include_usage`). May not live here: which members a dialect reads.
 How it works: msgspec walks the body once and yields the top level as (key, raw value) pairs; nothing below it is
 materialised. Keys are of a type without equality, so that duplicates stay pairs of their own. A span follows from
 walking the pairs by length.
@@ -37,11 +37,19 @@ _top_level = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=type.__call_
 # seconds; in a body up to _SMALL there is no room for enough of them to matter (3,000: 2 ms), and counting costs.
 MAX_MEMBERS = 1000
 _SMALL = 16 * 1024
+MAX_LISTED = 5000
 MAX_TEXT = 1024  # bytes of a raw string that is read: what is read stays in receipts and with the connection
 _text = msgspec.json.Decoder(str)
 _KEY = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _CLOSES = re.compile(rb"[ \t\r\n]*+}")
 _SLICE = 64 * 1024
+
+
+# Members that cap the output. llama.cpp obeys `n_predict` before all others, in all its dialects; some servers turn one
+# dialect into another, with the members of both.
+CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+# Members that name further models: of OpenRouter (in all its dialects), of LiteLLM and Anthropic.
+MORE_MODELS = ("models", "fallbacks", "preset")
 
 
 class Members:
@@ -97,6 +105,25 @@ class Members:
         """A number of tokens; None if member `name` is absent, null or negative (some servers: no limit)."""
         return as_count(name, self.raw.get(name))
 
+    def cap(self, names: tuple[str, ...]) -> int | None:
+        """Most output tokens by members of these names: the largest, since servers differ in which they obey. None:
+        there is none, or one of them is 0 or negative, which many servers take for no limit."""
+        most, raw = 0, self.raw
+        for name in names:
+            if name in raw and raw[name] != b"null":
+                found = as_count(name, raw[name])
+                if not found:
+                    return None
+                most = max(most, found)
+        return most or None
+
+    def is_any(self, names: tuple[str, ...]) -> bool:
+        """Whether a member of these names is there, and is not empty."""
+        raw = self.raw
+        if raw.keys().isdisjoint(names):  # nearly always: 0.15 us
+            return False
+        return any(name in raw and raw[name] not in (b"null", b"[]", b'""') for name in names)
+
 
 def as_count(name: str, raw: bytes | None) -> int | None:
     """The whole number that `raw` is. `4096.0` and `1e3` are whole numbers too; None if absent, null or negative."""
@@ -144,6 +171,30 @@ class MemberReader:
                 span = members.span(name)
                 raw[name] = body[slice(*span)] if span else b""
         return members
+
+
+def every_member(text: bytes) -> list[tuple[str, bytes]]:
+    """All members of a JSON object, each as often as it occurs, with raw values. Raises UnreadableBody."""
+    return [(str(key), bytes(raw)) for key, raw in _read_pairs(text)[0].items()]
+
+
+def members_in_list(text: bytes) -> list[list[tuple[str, bytes]]] | None:
+    """As `every_member`, of each object in a JSON list; None where it is no list of objects, or has too many members
+    to be worth it (MAX_LISTED take 2 ms)."""
+    members = count(1)
+
+    def make_key(kind: type, name: str) -> object:
+        if next(members) > MAX_LISTED:
+            raise ValueError
+        return kind(name)
+
+    try:
+        objects = msgspec.json.Decoder(list[dict[_Key, msgspec.Raw]], dec_hook=make_key).decode(
+            without_half_pairs(text) or text
+        )
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return None
+    return [[(str(key), bytes(raw)) for key, raw in each.items()] for each in objects]
 
 
 _model = MemberReader("model")

@@ -26,6 +26,7 @@ class Call(NamedTuple):
     framing: EventFraming | None = None  # of the answer where the call chooses it (Gemini); None: the dialect's
     is_free: bool = False  # asks how many tokens something has, and uses none
     lacks_usage: bool = False  # a stream that reports no usage unless it is asked to, and was not (WIRE 0.1)
+    names_more: bool = False  # models that may answer in place of `model`
 
 
 class UnreadableBody(Exception):

@@ -216,7 +216,8 @@ class Gemini:
         if config is None or config == b"null":
             return None
         try:
-            return as_count("maxOutputTokens", _only("maxOutputTokens", self._config_reader.read(config).raw))
+            # 0 is as good as absent in protobuf
+            return as_count("maxOutputTokens", _only("maxOutputTokens", self._config_reader.read(config).raw)) or None
         except UnreadableBody as error:
             raise UnreadableBody(f'in "generationConfig": {error}') from None
 

@@ -119,7 +119,8 @@ class Ollama:
         if options is None or options == b"null":
             return None
         try:
-            return self._options_reader.read(options).count("num_predict")
+            # 0 is no cap for Ollama, nor is what is negative
+            return self._options_reader.read(options).cap(("num_predict",))
         except UnreadableBody as error:
             raise UnreadableBody(f'in "options": {error}') from None
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from proxy.dialects.body import MemberReader
+from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader
 from proxy.dialects.call import Call, Meter
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
 from proxy.dialects.openai import error_object
@@ -121,13 +121,13 @@ class OpenAIResponses:
 
     name = "openai-responses"
     framing = EventFraming.SSE
-    _reader = MemberReader("model", "stream", "max_output_tokens")
+    _reader = MemberReader("model", "stream", *CAPS, *MORE_MODELS)
 
     def read_call(self, body: bytes, path: bytes, query: bytes) -> Call:
         members = self._reader.read(body)
-        cap = members.count("max_output_tokens")
+        cap, names_more = members.cap(CAPS), members.is_any(MORE_MODELS)
         is_free = path.endswith(b"/responses/input_tokens")
-        return Call(members.text("model"), members.flag("stream"), cap, is_free=is_free)
+        return Call(members.text("model"), members.flag("stream"), cap, is_free=is_free, names_more=names_more)
 
     def watch(self) -> ResponsesWatch:
         return ResponsesWatch()

@@ -13,6 +13,7 @@ Doubted: `Sec-Fetch-Site: same-site` is refused too: a page on another port of l
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -49,6 +50,11 @@ _TWO_KEYS = _refusal(Kind.UNAUTHORIZED, f"the request carries several different 
 
 _NO_MODEL = _refusal(
     Kind.MODEL_FORBIDDEN, "this key may not be used for this model: ask for one that it was given out for"
+)
+_ONE_MODEL = _refusal(
+    Kind.MODEL_FORBIDDEN,
+    "this request names further models (models, fallbacks, preset), and limits or this key are for single ones: name "
+    "one model only",
 )
 _NO_RAW = _refusal(
     Kind.FORBIDDEN,
@@ -122,25 +128,41 @@ class Admission:
         found = self.limiter.chain(key, group, models, target.provider.name)
         return found if found.rates or found.budgets or found.slots else None
 
-    def permitted(self, grant: Grant, method: str, is_read: bool, model: str | None, target: Target) -> Failure | None:
+    def permitted(
+        self,
+        grant: Grant,
+        method: str,
+        is_read: bool,
+        model: str | None,
+        target: Target,
+        providers: Container[str],
+        names_more: bool = False,
+    ) -> Failure | None:
         """Why the grant's key may not ask for this (403), or None. `is_read`: its body, so that model and costs are
-        known; `model`: as the client wrote it."""
+        known; `model`: as the client wrote it; `providers`: all that there are here; `names_more`: further models."""
+        if names_more and self._needs_one_model(grant, model, target):
+            return _ONE_MODEL
         key = _NOBODY if grant.door is None else grant.door.key
         if key.providers is not None and target.provider.name not in key.providers:
             return _NO_MODEL
         if is_read:
-            names = [name for name in (model, target.model) if name is not None]
-            if key.models is not None and not any(_fits(each, name.lower()) for each in key.models for name in names):
-                return _NO_MODEL
-            return None
+            is_meant = key.models is None or _is_meant(key.models, model, target, providers)
+            return None if is_meant else _NO_MODEL
         if method in ("GET", "HEAD"):  # nothing is generated there
             return None
         is_raw = key.raw
         if is_raw is None:
             chain = self.chain(grant, None, target)
-            is_counted = self.limiter.limits_models or (chain is not None and chain.counts_tokens)
+            is_counted = self.limiter.has_models or (chain is not None and chain.counts_tokens)
             is_raw = key.models is None and not is_counted
         return None if is_raw else _NO_RAW
+
+    def _needs_one_model(self, grant: Grant, model: str | None, target: Target) -> bool:
+        """Whether it matters to a limit, or to what the grant's key may ask for, which model answers."""
+        if self.limiter.has_models or (grant.door is not None and grant.door.key.models is not None):
+            return True
+        chain = self.chain(grant, model, target)
+        return chain is not None and chain.has_dollars
 
     def take_stream(self, grant: Grant) -> Failure | None:
         """Count one more streamed answer of the grant's key, or say why not (429). Without keys all share one count."""
@@ -161,6 +183,20 @@ class Admission:
         else:
             # Removed, not zeroed: in passthrough mode anybody can invent fingerprints, and they must not add up.
             self._streams.pop(grant.key, None)
+
+
+def _is_meant(patterns: Iterable[str], model: str | None, target: Target, providers: Container[str]) -> bool:
+    """Whether a model is among those of a key. A pattern with a slash means `provider/model`, as here; or what the
+    client wrote, unless that begins with the name of a provider: "openai/*" is not what another one has so named."""
+    asked = target.model or model
+    if asked is None:
+        return False
+    written = (model or asked).lower()
+    plain = (asked.lower(), written)
+    full = [f"{target.provider.name}/{asked}".lower()]
+    if written.partition("/")[0] not in providers:
+        full.append(written)
+    return any(_fits(each, name) for each in patterns for name in (full if "/" in each else plain))
 
 
 @lru_cache(maxsize=10_000)

@@ -1,10 +1,11 @@
 """What a request may cost at most, before it is sent; what it did cost; why it may not come.
 
-Lives here: `demand_of`, `used_of`, `failure_of`. May not live here: whether it may (limits), how many tokens it used
-(relay.metering), what a body's bytes do not show (dialects.bounds).
-How it works: text has no more tokens than bytes; what is not text, or is kept elsewhere, reserves a whole context
-window. The output is bounded by the caller's cap, for each of the answers it asks for, else by a configured number. The
-price is the dearest that could apply. All of it but what was used comes back at the end.
+Lives here: `demand_of`, `used_of`, `failure_of`, `PREAMBLE`. May not live here: whether it may (limits), how many
+tokens it used (relay.metering), what a body's bytes do not show (dialects.bounds).
+How it works: text has no more tokens than bytes, besides what a provider puts before it; what is not text, or is kept
+elsewhere, reserves a whole context window. The output is bounded by the caller's cap, for each of the answers it asks
+for, else by a configured number. The price is the dearest that could apply. All of it but what was used comes back at
+the end.
 Doubted: web searches and other fees for what a provider does by itself are not reserved: nobody can say how many.
 """
 
@@ -20,8 +21,10 @@ from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS, TOKENS, Costs, d
 # What a request has used that never got an answer which costs anything.
 NOTHING: Costs = (1, 0, 0, 0, 0)
 _ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
+PREAMBLE = 256  # tokens that nobody sent and is told of: xAI some 200 (213 reported for a body of 220 bytes)
 _TOOL_TOKENS = 1000  # that a provider adds where there are tools: Anthropic up to 700, others less
 _MOST_OUTPUT = 2_000_000  # tokens; caps beyond what any model can do are clients' way to say "none"
+_SEARCHES = ":online"  # how a model ends whom OpenRouter is to search the web for
 _SURE_BYTES = 8  # text has hardly fewer tokens than one for so many bytes
 
 _UNPRICED = Failure(
@@ -53,9 +56,10 @@ def demand_of(
     if seen.is_later:
         return _LATER
     reserves = snapshot.reserves
-    read = len(body) + _TOOL_TOKENS * seen.has_tools
-    least = len(body) // _SURE_BYTES if seen.is_bounded else 0
-    if not seen.is_bounded:
+    read = len(body) + PREAMBLE * (call.cap != 0) + _TOOL_TOKENS * seen.has_tools
+    is_bounded = seen.is_bounded and not (model or "").endswith(_SEARCHES)
+    least = len(body) // _SURE_BYTES if is_bounded else 0
+    if not is_bounded:
         read = max(read, reserves.input)
     cap = reserves.output if call.cap is None else min(call.cap, _MOST_OUTPUT)
     said = cap * seen.choices

@@ -188,11 +188,6 @@ class Limiter:
         self.version += 1
         self._chains.clear()
 
-    @property
-    def limits_models(self) -> bool:
-        """Whether tokens or dollars of some model are limited: then it matters which one is asked for."""
-        return any(self._rules[scope].counts_tokens for scope in self._models)
-
     def rules(self, scope: str) -> Rules:
         return self._rules.get(scope, Rules())
 
@@ -328,6 +323,11 @@ class Limiter:
         return end
 
     # -- for whoever only looks, in any thread -----------------------------------------------------------------------
+
+    @property
+    def has_models(self) -> bool:
+        """Whether a model has rules of its own."""
+        return bool(self._models)
 
     def scopes(self) -> list[str]:
         """Those that have rules."""

@@ -119,12 +119,15 @@ class Passage:
                 return refused
             self._version, self._target = admission.version, None
         model = None if call is None else call.model
-        if self._target is not None and self._model == model:
+        names_more = call is not None and call.names_more
+        if self._target is not None and self._model == model and not names_more:
             return self._target
         target = plan(self.route, call, self._query, self.snapshot)
         if isinstance(target, Failure):
             return target
-        refused = admission.permitted(self.grant, self.method, self.route.reads_body, model, target)
+        refused = admission.permitted(
+            self.grant, self.method, self.route.reads_body, model, target, self.snapshot.providers, names_more
+        )
         if refused is not None:
             return refused
         self.chain = admission.chain(self.grant, model, target)

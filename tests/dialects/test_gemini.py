@@ -83,6 +83,7 @@ def test_the_query_chooses_the_framing(query: bytes, framing: EventFraming) -> N
         (b'{"generationConfig":null}', None),
         (b'{"generationConfig":{"maxOutputTokens":9}}', 9),
         (b'{"generation_config":{"max_output_tokens":9}}', 9),
+        (b'{"generationConfig":{"maxOutputTokens":0}}', None),
     ],
 )
 def test_the_cap_is_read_in_both_spellings(body: bytes, cap: int | None) -> None:

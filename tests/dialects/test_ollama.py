@@ -24,6 +24,7 @@ def line(content: str = "", done: bool = False, **more: object) -> bytes:
         (b'{"model":"m","stream":null}', b"/api/generate", True, None),
         (b'{"model":"m","stream":false,"options":{"num_predict":5}}', b"/api/chat", False, 5),
         (b'{"model":"m","stream":true,"options":{"num_predict":-1}}', b"/api/chat", True, None),
+        (b'{"model":"m","stream":true,"options":{"num_predict":0}}', b"/api/chat", True, None),
         (b'{"model":"m"}', b"/api/embed", False, None),
     ],
 )

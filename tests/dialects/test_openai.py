@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from proxy.dialects import DIALECTS
 from proxy.dialects.body import model_span
 from proxy.dialects.call import UnreadableBody
 from proxy.dialects.openai import (
@@ -37,7 +38,11 @@ def chunk(delta: dict[str, object] | None = None, finish: str | None = None, **m
         (b'{"model":"m","stream":null,"max_tokens":null}', "m", False, None),
         (b'{"model":"p/m","stream":true,"max_completion_tokens":7}', "p/m", True, 7),
         (b'{"model":"m","max_completion_tokens":7,"max_tokens":9}', "m", False, 9),
-        (b'{"model":"m","max_completion_tokens":9,"max_tokens":-1}', "m", False, 9),
+        (b'{"model":"m","max_completion_tokens":9,"max_tokens":-1}', "m", False, None),
+        (b'{"model":"m","max_completion_tokens":-1,"max_tokens":9}', "m", False, None),
+        (b'{"model":"m","max_completion_tokens":9,"max_tokens":null}', "m", False, 9),
+        (b'{"model":"m","max_tokens":0}', "m", False, None),
+        (b'{"model":"m","max_tokens":5,"n_predict":90000}', "m", False, 90_000),
         (b'{"stream":true}', None, True, None),
     ],
 )
@@ -46,6 +51,25 @@ def test_a_call_is_read(body: bytes, model: str | None, stream: bool, cap: int |
         call = dialect.read_call(body, b"/v1/chat/completions", b"")
         assert (call.model, call.stream, call.cap) == (model, stream, cap)
         assert (model_span(body) is None) == (model is None)
+
+
+@pytest.mark.parametrize(
+    ("member", "names_more"),
+    [
+        (b'"models":["a","b"]', True),
+        (b'"fallbacks":[{"model":"b"}]', True),
+        (b'"preset":"p"', True),
+        (b'"models":[]', False),
+        (b'"models":null', False),
+        (b'"user":"u"', False),
+    ],
+)
+@pytest.mark.parametrize(
+    "dialect", ["openai-chat", "openai-completions", "openai-embeddings", "openai-responses", "anthropic-messages"]
+)
+def test_further_models_are_seen(dialect: str, member: bytes, names_more: bool) -> None:
+    for body in (b'{"model":"m",%b}' % member, b'{"model":"m","stream":true,%b}' % member):
+        assert DIALECTS[dialect].read_call(body, b"/", b"").names_more is names_more
 
 
 @pytest.mark.parametrize("body", [b'{"model":3}', b'{"stream":"yes"}', b'{"max_tokens":"9"}', b'{"Stream":true}', b"x"])

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.secret import Secret
+from proxy.catalog.snapshot import Origin, Provider
 from proxy.outcome import Failure, Kind, status_of
 from proxy.policy.admission import Admission, Grant, is_browser_page
 from proxy.policy.counters import MemoryStore
-from proxy.policy.keys import AuthMode, KeyRing, fingerprint
+from proxy.policy.keys import AuthMode, Door, Key, KeyRing, fingerprint
 from proxy.policy.limits import FOREVER, Limiter
+from proxy.policy.router import Target
+from proxy.policy.rules import parse_rules
 from proxy.wire.head import RequestHead
 from tests.policy.heads import head
 
@@ -170,3 +173,70 @@ def test_counts_of_finished_streams_leave_nothing_behind() -> None:
         assert guard.take_stream(grant) is None
         guard.give_stream(grant)
     assert guard._streams == {}
+
+
+# -- what a key may ask for -------------------------------------------------------------------------------------------
+
+NAMES = frozenset({"openai", "openrouter", "groq"})
+
+
+def permitted(
+    models: tuple[str, ...] | None, model: str | None, provider: str, to: str | None, rules: str = "", **more: bool
+) -> Failure | None:
+    """`to`: the name that the model has there, if it is another one; `rules`: "scope: limits"."""
+    found = admission(AuthMode.KEYS)
+    if rules:
+        scope, _, line = rules.partition(": ")
+        found.limiter.set_rules(scope, parse_rules(line))
+    grant = Grant("ci", [], False, Door(Key("ci", models=models), FOREVER))
+    target = Target(Provider(provider, "openai", Origin("https", "x.test", 443)), b"/v1/chat/completions", to)
+    return found.permitted(grant, "POST", True, model, target, NAMES, **more)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "provider", "to", "may"),
+    [
+        ("gpt-*", "gpt-5", "openai", None, True),
+        ("gpt-*", "openai/gpt-5", "openai", "gpt-5", True),
+        ("gpt-*", "o1-pro", "openai", None, False),
+        ("openai/*", "o1-pro", "openai", None, True),
+        ("openai/*", "openai/o1-pro", "openai", "o1-pro", True),
+        ("OpenAI/*", "openai/o1-pro", "openai", "o1-pro", True),
+        ("openai/*", "openrouter/openai/o1-pro", "openrouter", "openai/o1-pro", False),
+        ("openai/*", "openai/o1-pro", "openrouter", None, False),  # by way of /openrouter/v1/chat/completions
+        ("openai/*", "OpenAI/o1-pro", "openrouter", None, False),
+        ("openrouter/openai/*", "openrouter/openai/o1-pro", "openrouter", "openai/o1-pro", True),
+        ("openrouter/*", "meta-llama/llama-4", "openrouter", None, True),
+        ("meta-llama/*", "meta-llama/llama-4", "openrouter", None, True),
+        ("meta-llama/*", "openrouter/meta-llama/llama-4", "openrouter", "meta-llama/llama-4", False),
+        ("*", "openrouter/openai/o1-pro", "openrouter", "openai/o1-pro", True),
+        ("*", None, "openai", None, False),
+    ],
+)
+def test_a_pattern_with_a_provider_in_it_means_that_provider(
+    pattern: str, model: str | None, provider: str, to: str | None, may: bool
+) -> None:
+    assert (permitted((pattern,), model, provider, to) is None) is may
+
+
+@pytest.mark.parametrize(
+    ("models", "rules", "may"),
+    [
+        (None, "", True),
+        (None, "key ci: rpm=5 1Mtokens/day", True),
+        (None, "key ci: 1usd/day", False),
+        (None, "all: 1usd/day:warn", False),
+        (None, "model dear*: rpm=5", False),
+        (("*",), "", False),
+    ],
+)
+def test_further_models_may_be_named_where_no_limit_is_for_single_ones(
+    models: tuple[str, ...] | None, rules: str, may: bool
+) -> None:
+    failure = permitted(models, "cheap", "openrouter", None, rules, names_more=True)
+    assert (failure is None) is may
+    if failure is not None:
+        assert (failure.kind, status_of(failure)) == (Kind.MODEL_FORBIDDEN, 403)
+        assert "one model" in failure.detail
+    if models is None:
+        assert permitted(models, "cheap", "openrouter", None, rules) is None

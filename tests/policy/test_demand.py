@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,12 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Usage, status_of
 from proxy.policy.counters import MemoryStore
-from proxy.policy.demand import NOTHING, demand_of, failure_of, used_of
+from proxy.policy.demand import NOTHING, PREAMBLE, demand_of, failure_of, used_of
 from proxy.policy.limits import FOREVER, Chain, Demand, Hold, Limiter, Refusal
-from proxy.policy.rules import parse_rules
+from proxy.policy.rules import INPUT, OUTPUT, parse_rules
+from tests import recordings
+from tests.dialects import transcripts
+from tests.dialects.test_watch_recorded import READ, dialect_of
 
 NOW = 1_800_000_000 * 10**9
 HOST = Provider("openai", "openai", Origin("https", "api.openai.com", 443))
@@ -23,6 +28,7 @@ PRICES = Prices.of(
     b'{"provider":"openai","model":"written","input":1,"output":10,"cache_write":2},'
     b'{"provider":"openai","model":"embed","input":1}]}'
 )
+WINDOW = 200_000
 BODY = json.dumps({"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}]}).encode()
 
 
@@ -46,10 +52,10 @@ def most(found: Demand | Failure) -> tuple[int, ...]:
 
 
 def test_text_has_no_more_tokens_than_bytes_and_the_output_is_capped() -> None:
-    size = len(BODY)
+    size = len(BODY) + PREAMBLE
     assert most(demand(cap=20)) == (1, size + 20, size, 20, size * 1 + 20 * 10)
     assert most(demand()) == (1, size + 500, size, 500, size + 5000), "without a cap what is configured"
-    assert most(demand(cap=0)) == (1, size, size, 0, size)
+    assert most(demand(cap=0)) == (1, len(BODY), len(BODY), 0, len(BODY))
     assert most(demand(cap=10**12))[3] == 2_000_000
 
 
@@ -67,7 +73,7 @@ def test_what_is_not_in_the_body_reserves_a_context_window() -> None:
 
 def test_tools_get_text_of_the_provider() -> None:
     body = BODY[:-1] + b',"tools":[]}'
-    assert most(demand(body=body, cap=1))[2] == len(body) + 1000
+    assert most(demand(body=body, cap=1))[2] == PREAMBLE + len(body) + 1000
 
 
 def test_the_dearest_price_counts() -> None:
@@ -107,6 +113,75 @@ def test_every_dialect_reads_its_cap(dialect: str) -> None:
     path = b"/v1beta/models/g:generateContent" if dialect == "gemini" else b"/"
     call = DIALECTS[dialect].read_call(json.dumps({"model": "m", **cap}).encode(), path, b"")
     assert call.cap == expected or call.is_free
+
+
+GEMINI = b"/v1beta/models/gemini-2.5-pro:generateContent"
+
+
+def read_demand(dialect: str, body: bytes, path: bytes = GEMINI, model: str = "m") -> Demand:
+    """What a body reserves of all limits on tokens, as its dialect reads it."""
+    call = DIALECTS[dialect].read_call(body, path, b"")
+    snapshot = Snapshot({}, reserves=Reserves(WINDOW, 32_000))
+    found = demand_of(chain("1Gtokens/total")[1], call, body, call.model or model, HOST, snapshot, 1.8e9)
+    assert isinstance(found, Demand), found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dialect", "members", "output"),
+    [
+        ("openai-completions", b'"max_tokens":100,"prompt":["a","b","c"]', 300),
+        ("openai-completions", b'"max_tokens":100,"n":3,"prompt":[[1],[2]]', 600),
+        ("openai-chat", b'"max_tokens":100,"n":"50"', 5000),
+        ("openai-chat", b'"max_tokens":100,"n":0.5e2', 5000),
+        ("openai-chat", b'"max_tokens":100,"n":1000', 100_000),
+        ("openai-chat", b'"max_tokens":5,"max_completion_tokens":-1', 32_000),
+        ("openai-chat", b'"max_tokens":-1,"max_completion_tokens":5', 32_000),
+        ("openai-chat", b'"max_tokens":0', 32_000),
+        ("openai-chat", b'"max_tokens":5,"n_predict":90000', 90_000),
+        ("openai-responses", b'"max_output_tokens":5,"n_predict":90000', 90_000),
+        ("anthropic-messages", b'"max_tokens":5,"n_predict":-1', 32_000),
+        ("anthropic-messages", b'"max_tokens":0', 32_000),
+        ("ollama", b'"options":{"num_predict":0}', 32_000),
+        ("ollama", b'"options":{"num_predict":-2}', 32_000),
+        ("gemini", b'"generationConfig":{"candidateCount":"8","maxOutputTokens":100}', 800),
+        ("openai-embeddings", b'"input":["a","b"],"max_tokens":5', 0),
+    ],
+)
+def test_the_output_is_reserved_as_the_most_generous_server_reads_it(dialect: str, members: bytes, output: int) -> None:
+    assert read_demand(dialect, b'{"model":"m",%b}' % members).most[OUTPUT] == output
+
+
+def test_a_model_that_searches_reserves_a_context_window() -> None:
+    assert read_demand("openai-chat", b'{"model":"openai/gpt-5:online"}').most[INPUT] == WINDOW
+
+
+# What was used beyond what is reserved, and why nothing is done about it.
+MORE: dict[str, str] = {}
+USED = [
+    (entry["id"], dialect_of(entry) or "", recordings.FIXTURES / entry["request"]["file"], entry, "_tokens")
+    for entry in READ
+    if entry["request"]["file"] and entry["usage"]
+] + [
+    (entry["id"], entry["api"], transcripts.FOLDER / entry["request"]["file"], entry, "")
+    for entry in transcripts.entries()
+    if entry["request"]["file"] and entry["usage"]
+]
+
+
+@pytest.mark.parametrize(("name", "dialect", "file", "entry", "end"), USED, ids=[each[0] for each in USED])
+def test_nobody_ever_used_more_than_is_reserved(
+    name: str, dialect: str, file: Path, entry: dict[str, Any], end: str
+) -> None:
+    path = entry["request"]["path"].encode()
+    call = DIALECTS[dialect].read_call(file.read_bytes(), path, b"")
+    if call.is_free:
+        return
+    reserved, usage = read_demand(dialect, file.read_bytes(), path).most, entry["usage"]
+    figures = usage.get(f"input{end}") or 0, usage.get(f"output{end}") or 0
+    billed = usage.get("billed_input_tokens") or 0, usage.get("billed_output_tokens") or 0
+    is_enough = reserved[INPUT] >= max(figures[0], billed[0]) and reserved[OUTPUT] >= max(figures[1], billed[1])
+    assert is_enough == (name not in MORE), (reserved, figures, billed)
 
 
 # -- what it did cost -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.catalog.prices import Prices
 from proxy.outcome import Kind, Limit
+from proxy.policy.demand import PREAMBLE
 from proxy.policy.keys import AuthMode
 from proxy.policy.limits import Refusal
 from proxy.policy.rules import INPUT, OUTPUT, REQUESTS, TOKENS
@@ -170,7 +171,7 @@ def test_every_ending_gives_back_what_was_not_used(ending: object, tokens: int) 
     with staged({"key ci": "100ktokens/total concurrent=3"}, counter=counter) as stage:
         client = stage.client()
         client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"max_tokens":50}'))
-        assert spent(stage) == len(s.BODY) + len(b',"max_tokens":50') + 50
+        assert spent(stage) == PREAMBLE + len(s.BODY) + len(b',"max_tokens":50') + 50
         assert running(stage) == 1
         ending(stage, client)  # type: ignore[operator]
         assert running(stage) == 0
@@ -220,6 +221,24 @@ def test_one_that_is_refused_has_taken_nothing_anywhere() -> None:
         stage.upstream().says(s.unary(REPORTED))
         client.says(s.ask(BEARER))
         assert (spent(stage), running(stage), len(stage.receipts)) == (18, 0, 2)
+
+
+@pytest.mark.parametrize("rule", ["1usd/day:warn", "rpm=60"])
+def test_further_models_are_refused_where_dollars_count(rule: str) -> None:
+    """Also on a connection that has had the same model before."""
+    with staged({"key ci": rule}) as stage:
+        client = stage.client()
+        client.says(s.ask(BEARER))
+        stage.upstream().says(s.unary(REPORTED))
+        assert s.status_of(client.heard()) == 200
+        client.says(s.ask(BEARER, body=s.BODY[:-1] + b',"models":["dear"]}'))
+        if rule == "rpm=60":
+            stage.upstream().says(s.unary(REPORTED))
+            assert s.status_of(client.heard()) == 200
+            return
+        answer = client.heard()
+        assert s.status_of(answer) == 403
+        assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "model_forbidden"
 
 
 def test_exchanges_at_once_count_until_they_end() -> None:
@@ -358,7 +377,7 @@ def long_stream(stage: Stage, reads: int) -> tuple[s.Peer, s.Peer]:
 def test_an_answer_that_costs_more_than_is_left_is_stopped_honestly() -> None:
     """A provider that does not keep to the cap."""
     counter = FakeCounter()
-    with staged({"key ci": "400tokens/total"}, counter=counter, stops=True) as stage:
+    with staged({"key ci": f"{400 + PREAMBLE}tokens/total"}, counter=counter, stops=True) as stage:
         client, upstream = long_stream(stage, 200)
         assert upstream.is_gone
         heard = client.heard()
