@@ -114,7 +114,10 @@ class StoredKeys:
         since, revision = self._revision, store.revision()
         for group in store.groups(since):
             self._take_group(group)
-        for row in store.keys(since):
+        rows = [row for row in store.keys(since) if self._is_ours(row)]
+        for row in rows:  # all first: one of them may have the value or the user id that another one had
+            self._admission.ring.remove(row.name)
+        for row in rows:
             self._take_key(row)
         for hold in store.apply_settled():
             micros, tokens = hold.micros - (hold.settled_micros or 0), hold.tokens - (hold.settled_tokens or 0)
@@ -146,15 +149,18 @@ class StoredKeys:
             rules = self._rules(f"the group {group.name}", group.limits)
         self._admission.limiter.set_rules(f"group {group.name}", _CLOSED if rules is None else rules)
 
+    def _is_ours(self, row: KeyRow) -> bool:
+        if row.name not in self._static:
+            return True
+        if row.removed_at is None:
+            self._note("warn", f"the ledger's key {row.name} is not used: LLM_PROXY_KEYS has one of that name")
+        return False
+
     def _take_key(self, row: KeyRow) -> None:
+        """`row` is that of a key which the ring does not have now."""
         ring, limiter = self._admission.ring, self._admission.limiter
-        if row.name in self._static:
-            if row.removed_at is None:
-                self._note("warn", f"the ledger's key {row.name} is not used: LLM_PROXY_KEYS has one of that name")
-            return
         rules = None if row.removed_at is not None else self._rules(f"the key {row.name}", row.limits)
         if row.removed_at is not None or row.disabled or rules is None:
-            ring.remove(row.name)
             limiter.set_rules(f"key {row.name}", Rules())
             return
         limiter.set_rules(f"key {row.name}", rules)

@@ -93,6 +93,27 @@ def test_a_key_opens_as_soon_as_it_exists_and_no_longer_than_it_does(place: Plac
     assert place.who(STATIC) == "static"
 
 
+def test_what_went_from_one_key_to_another_opens_that_one(place: Place) -> None:
+    """Also where the one that had it was changed last; and afterwards the other one can be removed."""
+    place.create("a", uid=1000)
+    place.create("b", OTHER)
+    stored = place.serve()
+    place.store.change("a", uid=None)
+    place.store.change("b", uid=1000)
+    place.store.rotate("a", digest_of("lp-third"), "lp-t", None)
+    place.store.rotate("b", digest_of(VALUE), VALUE[:5], None)
+    place.store.change("a", owner="Ann")
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() == "b"
+    assert getattr(place.admission.admit(head(), NOW, 1000), "key", None) == "b"
+    place.store.remove("b")
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() is None
+    assert getattr(place.admission.admit(head(), NOW, 1000), "key", None) is None
+
+
 def test_all_that_a_key_is(place: Place) -> None:
     place.store.set_group("team", "rpm=7")
     place.create(
