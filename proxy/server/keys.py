@@ -5,9 +5,12 @@ Lives here: `StoredKeys`. May not live here: what a key may (policy), the tables
 How it works: before each request one number in the counters' file is compared, 0.1 us; whoever has changed a key or a
 group has changed that number. Then the rows after the last change known are read, here in the loop: 0.3 ms for a few.
 Keys of LLM_PROXY_KEYS come first: one of the ledger that has such a name is left out, and the operator is told.
+A key that is disabled or removed opens nothing, but its limits stay: its requests that run or wait are still counted by
+them, and one that waits must not find that nothing limits it any more.
 What the processes before had reserved when they were killed goes into the table `lost_holds`, for the operator. It is
 charged already, and stays so until its window ends, or, if the setting says so, in every window until it is settled.
-Doubted: reading blocks the loop; 100,000 keys take half a second, at start.
+Doubted: reading blocks the loop; 100,000 keys take half a second, at start. The limits of a removed key stay in memory,
+and in the list of limits, until another key has its name or the process ends.
 """
 
 from __future__ import annotations
@@ -159,11 +162,14 @@ class StoredKeys:
     def _take_key(self, row: KeyRow) -> None:
         """`row` is that of a key which the ring does not have now."""
         ring, limiter = self._admission.ring, self._admission.limiter
-        rules = None if row.removed_at is not None else self._rules(f"the key {row.name}", row.limits)
-        if row.removed_at is not None or row.disabled or rules is None:
-            limiter.set_rules(f"key {row.name}", Rules())
+        if row.removed_at is not None:
+            return
+        rules = self._rules(f"the key {row.name}", row.limits)
+        if rules is None:
             return
         limiter.set_rules(f"key {row.name}", rules)
+        if row.disabled:
+            return
         digests = {}
         if row.old_digest is not None:
             digests[bytes.fromhex(row.old_digest)] = _moment(row.old_until)

@@ -16,7 +16,7 @@ from proxy.ledger.schema import LedgerUnusable
 from proxy.policy.admission import Admission
 from proxy.policy.keys import AuthMode, Disconnect, KeyRing
 from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
-from proxy.policy.rules import MICROS, parse_rules
+from proxy.policy.rules import MICROS, Rules, parse_rules
 from proxy.server import keys as module
 from proxy.server.keys import StoredKeys
 from tests.policy.heads import head
@@ -171,6 +171,29 @@ def test_a_key_or_a_group_whose_limits_cannot_be_read_is_closed(place: Place) ->
     chain = place.admission.limiter.chain("other", "team", (), None)
     assert not isinstance(place.admission.limiter.take(chain, ONE, NOW), Hold)
     assert [level for level, _ in place.notes] == ["error", "error"]
+
+
+def test_the_limits_of_a_key_that_is_closed_stay_for_its_requests_that_wait(place: Place) -> None:
+    place.create("ci", limits="rpm=5")
+    stored, limiter = place.serve(), place.admission.limiter
+
+    def then() -> Rules:
+        bump(beside(place.path))
+        stored.look()
+        return limiter.rules("key ci")
+
+    place.store.change("ci", disabled=1)
+    assert then() == parse_rules("rpm=5")
+    assert place.who() is None
+    place.store.change("ci", limits="rpm=6")
+    assert then() == parse_rules("rpm=6")
+    place.store.change("ci", disabled=0, limits="nonsense")
+    assert then() == parse_rules("rpm=6")
+    assert place.who() is None
+    place.store.remove("ci")
+    assert then() == parse_rules("rpm=6")
+    place.create("ci")
+    assert then() == parse_rules("")
 
 
 ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
