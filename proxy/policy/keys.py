@@ -85,6 +85,12 @@ class KeyRing:
         for name, secret in keys.items():
             self.put(Key(name), {digest_of(secret.reveal().encode()): FOREVER})
 
+    def set_mode(self, mode: AuthMode) -> None:
+        """What clients must present from now on."""
+        if mode is not self.mode:
+            self.mode = mode
+            self.version += 1
+
     def __len__(self) -> int:
         return len(self._by_name)
 

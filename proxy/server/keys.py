@@ -110,7 +110,7 @@ class StoredKeys:
         self._seen = generation
 
     def _need_keys(self, needs: bool) -> None:
-        self._admission.ring.mode = AuthMode.KEYS if needs else AuthMode.OFF
+        self._admission.ring.set_mode(AuthMode.KEYS if needs else AuthMode.OFF)
         self._admission.browser_guard = not needs
 
     def _read(self, store: KeyStore) -> None:

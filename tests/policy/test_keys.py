@@ -53,6 +53,14 @@ def test_what_went_to_another_key_stays_there_when_its_first_one_goes() -> None:
     assert ring.find(b"value") is ring.find_user(7) is None
 
 
+def test_another_mode_is_another_version() -> None:
+    ring = KeyRing({}, AuthMode.OFF)
+    ring.set_mode(AuthMode.OFF)
+    assert (ring.mode, ring.version) == (AuthMode.OFF, 0)
+    ring.set_mode(AuthMode.KEYS)
+    assert (ring.mode, ring.version) == (AuthMode.KEYS, 1)
+
+
 def test_a_door_is_open_as_long_as_its_way_leads_to_the_key_of_that_name() -> None:
     ring = KeyRing({}, AuthMode.KEYS)
     old, new = digest_of(b"old"), digest_of(b"new")

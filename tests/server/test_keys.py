@@ -265,6 +265,7 @@ def test_a_ledger_that_cannot_be_read_for_now_closes(place: Place, monkeypatch: 
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     stored = place.serve(mode=AuthMode.OFF, is_open=True)
     assert place.admission.ring.mode is AuthMode.KEYS
+    assert place.admission.version == 1, "what the relay has of before does not hold any more"
     assert place.who() is None
     for _ in range(5):
         stored.look()
