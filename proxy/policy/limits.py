@@ -194,8 +194,9 @@ class Limiter:
     def chain(self, key: str | None, group: str | None, models: Iterable[str], provider: str | None) -> Chain:
         """The limits of a request: those of its key, of the key's group, of the model by all names that it has here,
         of the provider, and of everything. A model's scope may hold `*`, which stands for anything."""
-        names = [f"key {key}", f"group {group}", f"provider {provider}", "all"]
-        scopes = [name for name in names if name in self._rules]
+        named = (("key", key), ("group", group), ("provider", provider))
+        scopes = [f"{kind} {name}" for kind, name in named if name is not None]  # a key may be called None
+        scopes = [scope for scope in (*scopes, "all") if scope in self._rules]
         lower = [model.lower() for model in models]
         scopes[-1:-1] = [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
         asked = (key or "", *scopes)

@@ -270,6 +270,12 @@ def test_a_chain_holds_what_applies() -> None:
     assert limiter_.chain("b", None, ["m"], "p") == Chain("b")
 
 
+def test_who_has_no_name_is_not_called_none() -> None:
+    limiter_ = limiter(key_None="rpm=1", group_None="rpm=1", provider_None="rpm=1")
+    assert limiter_.chain(None, None, (), None).rates == ()
+    assert limiter_.chain("None", None, (), None).scopes == {"key None"}
+
+
 def test_a_model_has_all_its_names_and_may_be_a_pattern() -> None:
     limiter_ = limiter()
     limiter_.set_rules("model GPT-4o*", parse_rules("rpm=1"))
