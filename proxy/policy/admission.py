@@ -99,13 +99,6 @@ class Admission:
             return Grant(door.key.name, [], False, door)
         return _WRONG_KEY if values else _NO_KEY
 
-    def give_back(self, key: str, micros: int, tokens: int, at: int | None) -> None:
-        """What a request of `key` had reserved at that moment (nanoseconds since the epoch; None: in every window), and
-        did not spend."""
-        key_of = self.ring.named(key)
-        chain = self.limiter.chain(key, None if key_of is None else key_of.group, (), None)
-        self.limiter.give_back(chain, (0, tokens, 0, 0, micros), at)
-
     def chain(self, grant: Grant, model: str | None, target: Target) -> Chain | None:
         """The limits that a request falls under, whose client calls its model so; None: there are none. In passthrough
         mode those of keys do not hold: anybody could invent another one."""

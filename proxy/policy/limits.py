@@ -12,8 +12,8 @@ A rate is one number, the theoretical arrival time of ITU-T I.371 (GCRA): a requ
 unit, the number is moved that far, and may be ahead of the clock by as much as the burst is worth. So no job refills
 anything. Tokens that come back move it back; and what they cost more than was thought, ahead: then others wait longer.
 
-A budget is an amount and the end of its window. Spending counts in the window in which it was admitted. What comes back
-after that window has ended is not put into the next one.
+A budget is an amount, the end of its window, and the moment at which that window's first request came. Spending counts
+in the window in which it was admitted. What comes back after that window has ended is not put into the next one.
 Numbers are integers, times nanoseconds since the epoch, so that nothing is lost by rounding: a step is rounded up.
 Doubted: a clock that is set back closes rates for as long. That unused tokens come back means that a window may see
 more of them than the limit and its burst, if that many were taken before it and not used.
@@ -29,6 +29,7 @@ from proxy.policy.counters import WIDTH, CounterStore
 from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules
 
 NANOSECONDS = 10**9
+_GRAIN = 1000  # nanoseconds: tables keep moments as seconds in floating point
 FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
 
 
@@ -138,7 +139,7 @@ class Hold:
         for (view, at, _, unit, _), end in zip(chain.budgets, self.ends, strict=True):
             change = used[unit] - costs[unit]
             if change and view[at + 1] == end:
-                view[at] = min(view[at] + change, FOREVER)
+                view[at] = min(max(0, view[at] + change), FOREVER)
 
     def release(self) -> None:
         """The exchange is over: another one may begin."""
@@ -308,11 +309,13 @@ class Limiter:
         return None
 
     def give_back(self, chain: Chain, costs: Costs, at: int | None) -> None:
-        """Take `costs` off the budgets of `chain` in whose window the moment `at` lies; None: off all of them."""
+        """Take `costs` off the budgets of `chain` that were there at the moment `at`, if that lies in their window;
+        None: off all of them."""
         for (view, place, _, unit, _), (_, rule) in zip(chain.budgets, chain.names[len(chain.rates) :], strict=True):
             assert isinstance(rule, Budget)
-            if at is None or view[place + 1] == self._window_end(rule.window, at):
-                view[place] -= costs[unit]
+            began, end = view[place + 2], view[place + 1]
+            if at is None or (began <= at + _GRAIN and end == self._window_end(rule.window, at)):
+                view[place] = min(max(0, view[place] - costs[unit]), FOREVER)
 
     def _roll(self, chain: Chain, number: int, now: int) -> int:
         """The window of a budget has ended, or there was none yet: begin the one that `now` lies in. Its end."""
@@ -320,6 +323,7 @@ class Limiter:
         assert isinstance(rule, Budget)
         view, at, *_ = chain.budgets[number - len(chain.rates)]
         view[at] = self.carried.get((scope, rule.unit), 0)
+        view[at + 2] = now
         view[at + 1] = end = self._window_end(rule.window, now)
         return end
 

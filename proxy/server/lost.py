@@ -4,8 +4,11 @@ Lives here: `LostRequests`. May not live here: the table of them (ledger.keys), 
 (ledger.counters), what a budget is (policy), when to look (keys).
 How it works: what the counters' file brings goes into the table `lost_holds`, is told, and only then forgotten there.
 It is charged already, and stays so until its window ends, or, if the setting says so, in every window until somebody
-settles it. Then what was not spent goes back to the budgets.
-Doubted: nothing yet.
+settles it. Then what was not spent goes back to budgets that were surely charged: those of the key and of everything,
+and those of its group, if nobody has changed the key since. Never to those of models and providers: which ones a
+request fell under is not known any more.
+Doubted: a budget that was taken away before the request came, and put back after the kill in the same window, is taken
+for one that was charged; and so are all, if LLM_PROXY_BUDGET_LOST has become `operator` since. None gets more than all.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from proxy.ledger.counters import Counters
-from proxy.ledger.keys import KeyStore
+from proxy.ledger.keys import KeyStore, LostHold
 from proxy.policy.admission import Admission
 from proxy.policy.rules import MICROS, TOKENS, dollars
 
@@ -52,19 +55,28 @@ class LostRequests:
 
     def look(self, store: KeyStore) -> None:
         """Give back what was settled since, and have new windows begin with what is not. Behind the keys."""
+        limiter = self._admission.limiter
         for hold in store.apply_settled():
             micros, tokens = hold.micros - (hold.settled_micros or 0), hold.tokens - (hold.settled_tokens or 0)
             at = None if self._carries else round((hold.started_at or 0) * _SECOND)
-            self._admission.give_back(hold.key or "", micros, tokens, at)
-        self._admission.limiter.carried = self._carried(store) if self._carries else {}
+            chain = limiter.chain(hold.key, self._group(store, hold), (), None)
+            limiter.give_back(chain, (0, tokens, 0, 0, micros), at)
+        limiter.carried = self._carried(store) if self._carries else {}
 
     def _carried(self, store: KeyStore) -> dict[tuple[str, int], int]:
         """What was lost and is not settled, by scope and unit."""
         found: Counter[tuple[str, int]] = Counter()
         for hold in store.lost():
-            key = self._admission.ring.named(hold.key or "")
-            scopes = [f"key {hold.key}", "all"] + ([f"group {key.group}"] if key is not None and key.group else [])
-            for scope in scopes:
+            group = self._group(store, hold)
+            for scope in ("all", f"key {hold.key}", *([f"group {group}"] if group else [])):
                 found[scope, MICROS] += hold.micros
                 found[scope, TOKENS] += hold.tokens
         return dict(found)
+
+    def _group(self, store: KeyStore, hold: LostHold) -> str | None:
+        """The group that the key of `hold` was in then. None: none, or nobody can say."""
+        key = None if hold.key is None else self._admission.ring.named(hold.key)
+        if key is None or key.group is None:
+            return None
+        row = store.key(key.name)
+        return None if row is None or (row.changed_at or 0) > (hold.started_at or 0) else key.group

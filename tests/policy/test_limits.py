@@ -233,6 +233,24 @@ def test_a_window_ends_and_what_began_in_it_is_its_own() -> None:
     assert not passes(limiter, chain, costing(1), later), "900,000 of the hour before are not this hour's"
 
 
+def test_what_is_given_back_goes_to_budgets_that_were_there_and_never_below_nothing() -> None:
+    limiter, chain = one("1ktokens/total 1ktokens/hour")
+    assert passes(limiter, chain, costing(input=500), NOW + SECOND)
+    both = [(view, at) for view, at, *_ in chain.budgets]
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW + SECOND - 240)  # as exact as a moment in the ledger is
+    assert [view[at] for view, at in both] == [400, 400]
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW)
+    assert [view[at] for view, at in both] == [400, 400], "nobody was charged then"
+    later = window_end("hour", NOW)
+    assert passes(limiter, chain, costing(input=1), later)
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW + SECOND)
+    assert [view[at] for view, at in both] == [301, 1]
+    limiter.give_back(chain, (0, 1000, 0, 0, 0), None)
+    assert [view[at] for view, at in both] == [0, 0]
+    limiter.give_back(chain, (0, -7, 0, 0, 0), later)
+    assert [view[at] for view, at in both] == [7, 7], "more was spent than was reserved"
+
+
 def test_a_budget_that_warns_lets_pass_and_tells_once() -> None:
     limiter, chain = one("10tokens/day:warn")
     told: list[str] = []
