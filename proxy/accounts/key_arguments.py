@@ -80,8 +80,8 @@ def say_keys(parts: Any, add_place: Callable[[Any, float], None]) -> None:
     settle = part(
         "settle",
         "say what such requests really used; what they reserved counts no longer",
-        "The budgets of the key and of everything get back what was not spent; those of its group only if the key was "
-        "not changed since; those of models and providers never: there it counts until their window ends.",
+        "The budgets of the key and of everything get back what was not spent, those of its group only if the key was\n"
+        "not changed since. Those of models and providers do not: there it counts until their window ends.",
     )
     settle.add_argument("ids", nargs="+", type=_number, metavar="ID", help="the number in `llm-proxy keys lost`")
     settle.add_argument("--spent", metavar="AMOUNTS", help="of one request: 0.05usd, or '0.05usd 1200tokens' (nothing)")

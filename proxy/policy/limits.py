@@ -12,8 +12,9 @@ A rate is one number, the theoretical arrival time of ITU-T I.371 (GCRA): a requ
 unit, the number is moved that far, and may be ahead of the clock by as much as the burst is worth. So no job refills
 anything. Tokens that come back move it back; and what they cost more than was thought, ahead: then others wait longer.
 
-A budget is an amount, the end of its window, and the moment at which that window's first request came. Spending counts
-in the window in which it was admitted. What comes back after that window has ended is not put into the next one.
+A budget is an amount, the end of its window, the moment at which that window's first request came, and the end of the
+last window of which it was told that the budget is passed. Spending counts in the window in which it was admitted. What
+comes back after that window has ended is not put into the next one.
 Numbers are integers, times nanoseconds since the epoch, so that nothing is lost by rounding: a step is rounded up.
 Doubted: a clock that is set back closes rates for as long. That unused tokens come back means that a window may see
 more of them than the limit and its burst, if that many were taken before it and not used.
@@ -23,12 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, MutableSequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from proxy.policy.counters import WIDTH, CounterStore
 from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules
 
-NANOSECONDS = 10**9
 _GRAIN = 1000  # nanoseconds: tables keep moments as seconds in floating point
 FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
 
@@ -162,7 +163,7 @@ class Limiter:
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
         self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
-        # Called when a budget that only warns is passed, with its scope and rule.
+        # Called when a budget that only warns is passed, reservations included, once in its window.
         self.on_passed: Callable[[str, Rate | Budget], None] = _tell_nobody
         self.open: set[Hold] = set()  # on budgets, and not settled yet
         self.version = 0  # changes whenever a chain that was given before does not hold any more
@@ -235,7 +236,7 @@ class Limiter:
 
     def _rate(self, scope: str, rate: Rate) -> _Rate:
         view, at = self._store.counter(f"{scope} {rate.name}")
-        step = step_of(rate)
+        step = rate.step
         return view, at, step, rate.burst, rate.unit, step * rate.burst
 
     def _budget(self, scope: str, budget: Budget) -> _Budget:
@@ -268,6 +269,7 @@ class Limiter:
             view[at] = arrival
             before.append(old)
         ends: list[int] = []
+        is_news = False  # that a budget is passed
         for view, at, amount, unit, is_hard in chain.budgets:
             end = view[at + 1]
             if now >= end:
@@ -277,8 +279,7 @@ class Limiter:
             if spent > amount and costs[unit]:
                 if is_hard:
                     return _used_up(chain, _put_back(chain, before), costs[unit], now)
-                if old <= amount:
-                    self.on_passed(*chain.names[len(before)])
+                is_news = is_news or view[at + 3] != end
             view[at] = spent
             before.append(old)
             ends.append(end)
@@ -294,7 +295,18 @@ class Limiter:
         hold = Hold(chain, costs, ends, self, place)
         if ends:
             self.open.add(hold)  # 0.15 us with its end: for whoever asks what is reserved now (use)
+        if is_news:
+            self._tell_passed(chain)
         return hold
+
+    def _tell_passed(self, chain: Chain) -> None:
+        """Tell what budgets are passed, each once in its window. When all is stored: no fault of who hears it may leave
+        half a request behind."""
+        for (view, at, amount, _, is_hard), name in zip(chain.budgets, chain.names[len(chain.rates) :], strict=True):
+            if view[at] > amount and not is_hard and view[at + 3] != view[at + 1]:
+                view[at + 3] = view[at + 1]
+                with suppress(Exception):
+                    self.on_passed(*name)
 
     def close(self, hold: Hold, place: tuple[MutableSequence[int], int]) -> None:
         """`hold` is settled."""
@@ -356,11 +368,6 @@ class Limiter:
             return (0,) * WIDTH
         view, at = found
         return tuple(view[at : at + WIDTH])
-
-
-def step_of(rate: Rate) -> int:
-    """Nanoseconds for one unit, rounded up."""
-    return -(-rate.seconds * NANOSECONDS // rate.amount)
 
 
 def _put_back(chain: Chain, before: list[int]) -> int:

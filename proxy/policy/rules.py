@@ -46,6 +46,11 @@ class Rate(NamedTuple):
     seconds: int
     burst: int
 
+    @property
+    def step(self) -> int:
+        """Nanoseconds for one unit, rounded up."""
+        return -(-self.seconds * 10**9 // self.amount)
+
 
 class Budget(NamedTuple):
     """`amount` (microdollars, or tokens) in each `window`. One that is not hard lets everything pass and tells."""

@@ -258,9 +258,66 @@ def test_a_budget_that_warns_lets_pass_and_tells_once() -> None:
     for number in range(4):
         assert passes(limiter, chain, costing(input=8))
         assert told == ["key ci tokens/day"] * (number > 0)
-    assert passes(limiter, chain, costing(input=8), window_end("day", NOW))
+    later = window_end("day", NOW)
+    assert passes(limiter, chain, costing(input=8), later)
     assert len(told) == 1
     assert not chain.has_hard_dollars
+    assert passes(limiter, chain, costing(input=8), later)
+    assert len(told) == 2, "another window"
+
+
+def test_a_budget_that_warns_is_told_once_also_where_reservations_come_back_or_turn_out_too_small() -> None:
+    limiter, chain = one("10tokens/day:warn")
+    told: list[str] = []
+    limiter.on_passed = lambda scope, rule: told.append(scope)
+    for _ in range(3):
+        hold = limiter.take(chain, costing(input=11), NOW)
+        assert isinstance(hold, Hold)
+        hold.settle((1, 1, 1, 0, 0))
+    assert told == ["key ci"]
+    limiter, chain = one("10tokens/day:warn")
+    limiter.on_passed = lambda scope, rule: told.append("later")
+    hold = limiter.take(chain, costing(input=1), NOW)
+    assert isinstance(hold, Hold)
+    hold.settle((1, 99, 99, 0, 0))
+    assert passes(limiter, chain, costing(input=1))
+    assert told == ["key ci", "later"]
+
+
+def test_nothing_is_told_of_a_request_that_another_limit_refuses() -> None:
+    limiter_ = limiter(key_ci="10tokens/day:warn", all="5tokens/day")
+    told: list[str] = []
+    limiter_.on_passed = lambda scope, rule: told.append(scope)
+    assert refused(limiter_, limiter_.chain("ci", None, (), None), costing(input=11)).scope == "all"
+    assert told == []
+
+
+def test_a_hard_budget_that_cost_more_than_was_reserved_is_not_said_to_warn_only() -> None:
+    limiter, chain = one("10tokens/day 5tokens/hour:warn")
+    told: list[str] = []
+    limiter.on_passed = lambda scope, rule: told.append(rule.name)
+    hold = limiter.take(chain, costing(input=1), NOW)
+    assert isinstance(hold, Hold)
+    hold.settle((1, 99, 99, 0, 0))
+    assert passes(limiter, chain)
+    limiter.set_rules("key ci", parse_rules("100tokens/day 5tokens/hour:warn"))
+    assert passes(limiter, limiter.chain("ci", None, (), None), costing(input=1))
+    assert told == ["tokens/hour"]
+
+
+def test_who_is_told_cannot_leave_half_a_request() -> None:
+    def fails(scope: str, rule: object) -> None:
+        raise OSError("the log is full")
+
+    limiter, chain = one("10tokens/day:warn 1usd/day concurrent=1")
+    limiter.on_passed = fails
+    hold = limiter.take(chain, costing(7, input=11), NOW)
+    assert isinstance(hold, Hold)
+    assert limiter.open == {hold}
+    assert [view[at] for view, at, *_ in chain.budgets] == [11, 7]
+    assert refused(limiter, chain).rule == "concurrent"
+    hold.release()
+    assert passes(limiter, chain)
 
 
 def test_all_or_nothing() -> None:
