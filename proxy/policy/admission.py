@@ -18,8 +18,9 @@ from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, KeyRing, fingerprint, presented_values, strip_key
-from proxy.policy.limits import FOREVER, Chain, Limiter, pattern_of
+from proxy.policy.limits import FOREVER, Chain, Limiter
 from proxy.policy.router import Target
+from proxy.policy.rules import pattern_of
 from proxy.wire.head import Field, RequestHead
 
 

@@ -11,12 +11,14 @@ given back when it ends: if the process dies in between, the charge stands, with
 A rate is one number, the theoretical arrival time of ITU-T I.371 (GCRA): a request costs `step` nanoseconds for each
 unit, the number is moved that far, and may be ahead of the clock by as much as the burst is worth. So no job refills
 anything. Tokens that come back move it back; and what they cost more than was thought, ahead: then others wait longer.
+A second number tells which rate it is of, so that one which was changed while no process ran begins anew, too.
 
 A budget is an amount, the end of its window, the moment at which that window's first request came, and the end of the
 last window of which it was told that the budget is passed. Spending counts in the window in which it was admitted. What
 comes back after that window has ended is not put into the next one.
 Numbers are integers, times nanoseconds since the epoch, so that nothing is lost by rounding: a step is rounded up.
-Doubted: a clock that is set back closes rates for as long. That unused tokens come back means that a window may see
+Doubted: a clock that is set back closes rates for as long; one that leaps forward and back begins a window early, and
+what was spent of the one before is forgotten. That unused tokens come back means that a window may see
 more of them than the limit and its burst, if that many were taken before it and not used.
 """
 
@@ -28,16 +30,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from proxy.policy.counters import WIDTH, CounterStore
-from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules
+from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules, pattern_of
 
 _GRAIN = 1000  # nanoseconds: tables keep moments as seconds in floating point
 FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
-
-
-def pattern_of(text: str) -> re.Pattern[str]:
-    """What matches lower-case names that `text` means, in which `*` stands for anything."""
-    return re.compile(re.escape(text.lower()).replace(r"\*", ".*"), re.DOTALL)
-
 
 WindowEnd = Callable[[str, int], int]
 """The end (nanoseconds since the epoch) of the window of that name that a moment lies in; FOREVER for `total`."""
@@ -150,10 +146,6 @@ class Hold:
                 slots.held -= 1
 
 
-def _tell_nobody(scope: str, rule: Rate | Budget) -> None:
-    """Nobody has asked."""
-
-
 class Limiter:
     """All scopes with their rules. One for each worker."""
 
@@ -164,7 +156,7 @@ class Limiter:
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
         self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
         # Called when a budget that only warns is passed, reservations included, once in its window.
-        self.on_passed: Callable[[str, Rate | Budget], None] = _tell_nobody
+        self.on_passed: Callable[[str, Rate | Budget], None] = lambda scope, rule: None
         self.open: set[Hold] = set()  # on budgets, and not settled yet
         self.version = 0  # changes whenever a chain that was given before does not hold any more
         self._store = store
@@ -176,11 +168,10 @@ class Limiter:
 
     def set_rules(self, scope: str, rules: Rules) -> None:
         """`scope` has these rules from now on. What was used of rules that stay counts on."""
-        before = {rate.name: rate for rate in self.rules(scope).rates}
         for rate in rules.rates:
-            if before.get(rate.name, rate) != rate:  # its number means other times: it begins anew
-                view, at = self._store.counter(f"{scope} {rate.name}")
-                view[at] = 0
+            place = self._store.peek(f"{scope} {rate.name}")
+            if place is not None:
+                _sign(place, rate)
         self._rules.pop(scope, None)
         self._models.pop(scope, None)
         if rules != Rules():
@@ -235,7 +226,8 @@ class Limiter:
         )
 
     def _rate(self, scope: str, rate: Rate) -> _Rate:
-        view, at = self._store.counter(f"{scope} {rate.name}")
+        view, at = place = self._store.counter(f"{scope} {rate.name}")
+        _sign(place, rate)
         step = rate.step
         return view, at, step, rate.burst, rate.unit, step * rate.burst
 
@@ -368,6 +360,15 @@ class Limiter:
             return (0,) * WIDTH
         view, at = found
         return tuple(view[at : at + WIDTH])
+
+
+def _sign(place: tuple[MutableSequence[int], int], rate: Rate) -> None:
+    """The number there is that of `rate` from now on; one that means the times of another rate begins anew."""
+    view, at = place
+    if view[at + 2] != rate.sign:
+        if view[at + 2]:  # else it is of a version that did not say what it means
+            view[at] = 0
+        view[at + 2] = rate.sign
 
 
 def _put_back(chain: Chain, before: list[int]) -> int:

@@ -385,6 +385,33 @@ def test_a_rate_that_is_changed_begins_anew_and_one_that_stays_goes_on() -> None
     assert refused(limiter, chain).rule == "rpd"
 
 
+def test_a_rate_that_was_changed_while_no_process_ran_begins_anew_and_one_that_stays_goes_on() -> None:
+    store = MemoryStore()
+
+    def process(text: str) -> tuple[Limiter, Chain]:
+        made = Limiter(store, window_end)
+        made.set_rules("key ci", parse_rules(text))
+        return made, made.chain("ci", None, (), None)
+
+    limiter, chain = process("rpd=2 rph=2")
+    assert passes(limiter, chain) and passes(limiter, chain)
+    limiter, chain = process("rpd=2 rph=5")
+    assert refused(limiter, chain).rule == "rpd"
+    limiter, chain = process("rpd=100k/1 rph=5")
+    assert limiter.ahead("key ci", parse_rules("rpd=100k/1").rates[0], NOW) == 0
+    assert passes(limiter, chain)
+    assert not passes(limiter, chain)
+
+
+def test_a_rate_of_a_version_that_did_not_say_what_it_means_goes_on() -> None:
+    limiter, chain = one("rpd=1")
+    assert passes(limiter, chain)
+    view, at, *_ = chain.rates[0]
+    view[at + 2] = 0
+    limiter.set_rules("key ci", parse_rules("rpd=1"))
+    assert not passes(limiter, limiter.chain("ci", None, (), None))
+
+
 def test_what_a_budget_lacks() -> None:
     limiter, chain = one("10tokens/day 9usd/day:warn")
     assert passes(limiter, chain, costing(5_000_000, input=4))
