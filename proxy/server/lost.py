@@ -79,4 +79,4 @@ class LostRequests:
         if key is None or key.group is None:
             return None
         row = store.key(key.name)
-        return None if row is None or (row.changed_at or 0) > (hold.started_at or 0) else key.group
+        return None if row is None or (row.changed_at or 0) >= (hold.started_at or 0) else key.group

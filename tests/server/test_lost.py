@@ -159,6 +159,15 @@ def test_a_group_to_which_the_key_went_gets_nothing(team: Place) -> None:
     assert takes(team, "a", "old", 1, LATER)[1:3] == [901, 901], "nor the one that it was in: nobody knows which"
 
 
+def test_a_key_that_was_changed_at_the_moment_of_the_request_may_have_come_from_anywhere(team: Place) -> None:
+    takes(team, "a", "old", 900)
+    with at(team, 0) as store:
+        stored = settled(team, lambda: store.change("a", key_group="new"))
+    takes(team, "a", "new", 500)
+    looks(team, stored)
+    assert takes(team, "a", "new", 1, LATER)[1:3] == [501, 501]
+
+
 def test_a_budget_that_came_later_gets_nothing(team: Place) -> None:
     takes(team, "a", "old", 900)
     with at(team, 5) as store:
