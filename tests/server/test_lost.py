@@ -31,7 +31,9 @@ def left(place: Place, now: int = NOW + 2) -> int:
     """Microdollars that the budget of `ci` still allows."""
     limiter = place.admission.limiter
     chain = limiter.chain("ci", None, (), None)
-    limiter.take(chain, Demand((1, 0, 0, 0, 0), ONE.least), now)  # so that the window is this one
+    probe = limiter.take(chain, Demand((1, 0, 0, 0, 0), ONE.least), now)  # so that the window is this one
+    assert isinstance(probe, Hold)
+    probe.settle(None)  # else it is lost, too, when the process is killed next
     view, at, amount, unit, _ = chain.budgets[0]
     assert unit == MICROS
     return amount - view[at]
@@ -51,6 +53,7 @@ def test_what_ran_counts_as_spent_and_is_told_once(place: Place) -> None:
     place.counters = place.open(NOW + 3)
     place.serve()
     assert len(place.store.lost()) == 1
+    assert [level for level, _ in place.notes] == ["warn"]
     assert left(place) == 600_000
 
 
