@@ -77,7 +77,12 @@ def say_keys(parts: Any, add_place: Callable[[Any, float], None]) -> None:
         "Nobody knows what these requests really used, so what they reserved counts until it is settled.",
     )
     lost.add_argument("--all", action="store_true", help="also those that are settled")
-    settle = part("settle", "say what such requests really used; what they reserved counts no longer")
+    settle = part(
+        "settle",
+        "say what such requests really used; what they reserved counts no longer",
+        "The budgets of the key and of everything get back what was not spent, those of its group only if the key was\n"
+        "not changed since. Those of models and providers do not: there it counts until their window ends.",
+    )
     settle.add_argument("ids", nargs="+", type=_number, metavar="ID", help="the number in `llm-proxy keys lost`")
     settle.add_argument("--spent", metavar="AMOUNTS", help="of one request: 0.05usd, or '0.05usd 1200tokens' (nothing)")
 

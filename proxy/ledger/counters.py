@@ -209,11 +209,12 @@ def _another(generation: int, now: int) -> int:
 
 
 def _says_something(numbers: Numbers, now: int) -> bool:
-    """Whether a counter has to be kept: a rate that is ahead of the clock, a budget whose window has not ended."""
-    first, end, third, fourth = numbers
+    """Whether a counter has to be kept: a rate that is ahead of the clock, a budget whose window has not ended. What
+    the third number says of either is worth nothing without them."""
+    first, end, _, fourth = numbers
     if end:
         return end > now
-    return first > now or bool(third or fourth)
+    return first > now or bool(fourth)
 
 
 # -- other processes ---------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from typing import NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, Key, KeyRing, fingerprint, presented_values, strip_key
-from proxy.policy.limits import FOREVER, Chain, Limiter, pattern_of
+from proxy.policy.limits import FOREVER, Chain, Limiter
 from proxy.policy.router import Target
+from proxy.policy.rules import pattern_of
 from proxy.wire.head import Field, RequestHead
 
 
@@ -107,17 +108,9 @@ class Admission:
         return _WRONG_KEY if values else _NO_KEY
 
     def refuses_now(self, grant: Grant, now: int) -> Failure | None:
-        """Whether the grant's key has been taken away since (401): for what was admitted and has not begun."""
-        if grant.door is None or (now < grant.door.until and self.ring.named(grant.door.key.name) is not None):
-            return None
-        return _WRONG_KEY
-
-    def give_back(self, key: str, micros: int, tokens: int, at: int | None) -> None:
-        """What a request of `key` had reserved at that moment (nanoseconds since the epoch; None: in every window), and
-        did not spend."""
-        key_of = self.ring.named(key)
-        chain = self.limiter.chain(key, None if key_of is None else key_of.group, (), None)
-        self.limiter.give_back(chain, (0, tokens, 0, 0, micros), at)
+        """Whether the grant's key, or its value, has been taken away since (401): for what was admitted and has not
+        begun."""
+        return None if grant.door is None or self.ring.is_open(grant.door, now) else _WRONG_KEY
 
     def chain(self, grant: Grant, model: str | None, target: Target) -> Chain | None:
         """The limits that a request falls under, whose client calls its model so; None: there are none. In passthrough

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Protocol
 
-WIDTH = 4  # numbers of 64 bits that a counter has: for a rate one, for a budget spent and the end of the window
+WIDTH = 4  # numbers of 64 bits that a counter has: limits says which mean what
 
 
 class CounterStore(Protocol):

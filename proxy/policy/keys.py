@@ -65,21 +65,31 @@ class Door(NamedTuple):
 
     key: Key
     until: int
+    way: bytes | int  # the digest of a value, or a user id
 
 
 class KeyRing:
-    """The keys that exist, by digest and by user id. `version` changes with every change."""
+    """The keys that exist, by digest and by user id. `version` changes with every change.
 
-    __slots__ = ("mode", "version", "_by_digest", "_by_name", "_by_uid")
+    A value or a user id leads to the key for which it was put last. Whoever puts several keys that have changed at once
+    removes all of them first: one may have what another one had.
+    """
+
+    __slots__ = ("mode", "version", "_by_name", "_doors")
 
     def __init__(self, keys: Mapping[str, Secret], mode: AuthMode) -> None:
         self.mode = mode
         self.version = 0
-        self._by_digest: dict[bytes, Door] = {}
-        self._by_uid: dict[int, Door] = {}
-        self._by_name: dict[str, tuple[Key, tuple[bytes, ...]]] = {}
+        self._doors: dict[bytes | int, Door] = {}  # by digest, and by user id
+        self._by_name: dict[str, tuple[Key, tuple[Door, ...]]] = {}
         for name, secret in keys.items():
             self.put(Key(name), {digest_of(secret.reveal().encode()): FOREVER})
+
+    def set_mode(self, mode: AuthMode) -> None:
+        """What clients must present from now on."""
+        if mode is not self.mode:
+            self.mode = mode
+            self.version += 1
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -87,20 +97,23 @@ class KeyRing:
     def put(self, key: Key, digests: Mapping[bytes, int]) -> None:
         """`key` is as said from now on, under the values with these digests, each until then (rotation has two)."""
         self.remove(key.name)
-        self._by_name[key.name] = key, tuple(digests)
-        for digest, until in digests.items():
-            self._by_digest[digest] = Door(key, min(until, key.until))
+        doors = [Door(key, min(until, key.until), digest) for digest, until in digests.items()]
         if key.uid is not None:
-            self._by_uid[key.uid] = Door(key, key.until)
+            doors.append(Door(key, key.until, key.uid))
+        self._by_name[key.name] = key, tuple(doors)
+        self._doors.update((door.way, door) for door in doors)
 
     def remove(self, name: str) -> None:
         """There is no key of that name any more."""
         self.version += 1
-        key, digests = self._by_name.pop(name, (None, ()))
-        for digest in digests:
-            del self._by_digest[digest]
-        if key is not None and key.uid is not None:
-            del self._by_uid[key.uid]
+        for door in self._by_name.pop(name, (None, ()))[1]:
+            if self._doors.get(door.way) is door:  # else that way leads to another key since
+                del self._doors[door.way]
+
+    def is_open(self, door: Door, now: int) -> bool:
+        """Whether the way by which somebody came in, maybe long ago, would still lead to the key of that name."""
+        found = self._doors.get(door.way)
+        return found is not None and found.key.name == door.key.name and now < found.until
 
     def named(self, name: str) -> Key | None:
         """The key of that name."""
@@ -109,16 +122,16 @@ class KeyRing:
 
     def has(self, digest: bytes, but_of: str) -> bool:
         """Whether another key than the one of that name has this digest."""
-        door = self._by_digest.get(digest)
+        door = self._doors.get(digest)
         return door is not None and door.key.name != but_of
 
     def find(self, presented: bytes) -> Door | None:
         """Where the value `presented` leads, if anywhere: 0.9 us, with 10 keys or with 100,000."""
-        return self._by_digest.get(digest_of(presented))
+        return self._doors.get(digest_of(presented))
 
     def find_user(self, uid: int | None) -> Door | None:
         """Where the user `uid` of a Unix socket is let in without a secret."""
-        return None if uid is None else self._by_uid.get(uid)
+        return None if uid is None else self._doors.get(uid)
 
 
 def digest_of(value: bytes) -> bytes:

@@ -11,11 +11,14 @@ given back when it ends: if the process dies in between, the charge stands, with
 A rate is one number, the theoretical arrival time of ITU-T I.371 (GCRA): a request costs `step` nanoseconds for each
 unit, the number is moved that far, and may be ahead of the clock by as much as the burst is worth. So no job refills
 anything. Tokens that come back move it back; and what they cost more than was thought, ahead: then others wait longer.
+A second number tells which rate it is of, so that one which was changed while no process ran begins anew, too.
 
-A budget is an amount and the end of its window. Spending counts in the window in which it was admitted. What comes back
-after that window has ended is not put into the next one.
+A budget is an amount, the end of its window, the moment at which that window's first request came, and the end of the
+last window of which it was told that the budget is passed. Spending counts in the window in which it was admitted. What
+comes back after that window has ended is not put into the next one.
 Numbers are integers, times nanoseconds since the epoch, so that nothing is lost by rounding: a step is rounded up.
-Doubted: a clock that is set back closes rates for as long. That unused tokens come back means that a window may see
+Doubted: a clock that is set back closes rates for as long; one that leaps forward and back begins a window early, and
+what was spent of the one before is forgotten. That unused tokens come back means that a window may see
 more of them than the limit and its burst, if that many were taken before it and not used.
 """
 
@@ -23,19 +26,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, MutableSequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from proxy.policy.counters import WIDTH, CounterStore
-from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules
+from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules, pattern_of
 
-NANOSECONDS = 10**9
+_GRAIN = 1000  # nanoseconds: tables keep moments as seconds in floating point
 FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
-
-
-def pattern_of(text: str) -> re.Pattern[str]:
-    """What matches lower-case names that `text` means, in which `*` stands for anything."""
-    return re.compile(re.escape(text.lower()).replace(r"\*", ".*"), re.DOTALL)
-
 
 WindowEnd = Callable[[str, int], int]
 """The end (nanoseconds since the epoch) of the window of that name that a moment lies in; FOREVER for `total`."""
@@ -138,7 +136,7 @@ class Hold:
         for (view, at, _, unit, _), end in zip(chain.budgets, self.ends, strict=True):
             change = used[unit] - costs[unit]
             if change and view[at + 1] == end:
-                view[at] = min(view[at] + change, FOREVER)
+                view[at] = min(max(0, view[at] + change), FOREVER)
 
     def release(self) -> None:
         """The exchange is over: another one may begin."""
@@ -146,10 +144,6 @@ class Hold:
             self._takes_slots = False
             for slots in self.chain.slots:
                 slots.held -= 1
-
-
-def _tell_nobody(scope: str, rule: Rate | Budget) -> None:
-    """Nobody has asked."""
 
 
 class Limiter:
@@ -161,8 +155,8 @@ class Limiter:
 
     def __init__(self, store: CounterStore, window_end: WindowEnd) -> None:
         self.carried: dict[tuple[str, int], int] = {}  # what a new window of a scope begins with, by unit
-        # Called when a budget that only warns is passed, with its scope and rule.
-        self.on_passed: Callable[[str, Rate | Budget], None] = _tell_nobody
+        # Called when a budget that only warns is passed, reservations included, once in its window.
+        self.on_passed: Callable[[str, Rate | Budget], None] = lambda scope, rule: None
         self.open: set[Hold] = set()  # on budgets, and not settled yet
         self.version = 0  # changes whenever a chain that was given before does not hold any more
         self._store = store
@@ -174,11 +168,10 @@ class Limiter:
 
     def set_rules(self, scope: str, rules: Rules) -> None:
         """`scope` has these rules from now on. What was used of rules that stay counts on."""
-        before = {rate.name: rate for rate in self.rules(scope).rates}
         for rate in rules.rates:
-            if before.get(rate.name, rate) != rate:  # its number means other times: it begins anew
-                view, at = self._store.counter(f"{scope} {rate.name}")
-                view[at] = 0
+            place = self._store.peek(f"{scope} {rate.name}")
+            if place is not None:
+                _sign(place, rate)
         self._rules.pop(scope, None)
         self._models.pop(scope, None)
         if rules != Rules():
@@ -194,8 +187,9 @@ class Limiter:
     def chain(self, key: str | None, group: str | None, models: Iterable[str], provider: str | None) -> Chain:
         """The limits of a request: those of its key, of the key's group, of the model by all names that it has here,
         of the provider, and of everything. A model's scope may hold `*`, which stands for anything."""
-        names = [f"key {key}", f"group {group}", f"provider {provider}", "all"]
-        scopes = [name for name in names if name in self._rules]
+        named = (("key", key), ("group", group), ("provider", provider))
+        scopes = [f"{kind} {name}" for kind, name in named if name is not None]  # a key may be called None
+        scopes = [scope for scope in (*scopes, "all") if scope in self._rules]
         lower = [model.lower() for model in models]
         scopes[-1:-1] = [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
         asked = (key or "", *scopes)
@@ -232,8 +226,9 @@ class Limiter:
         )
 
     def _rate(self, scope: str, rate: Rate) -> _Rate:
-        view, at = self._store.counter(f"{scope} {rate.name}")
-        step = step_of(rate)
+        view, at = place = self._store.counter(f"{scope} {rate.name}")
+        _sign(place, rate)
+        step = rate.step
         return view, at, step, rate.burst, rate.unit, step * rate.burst
 
     def _budget(self, scope: str, budget: Budget) -> _Budget:
@@ -266,6 +261,7 @@ class Limiter:
             view[at] = arrival
             before.append(old)
         ends: list[int] = []
+        is_news = False  # that a budget is passed
         for view, at, amount, unit, is_hard in chain.budgets:
             end = view[at + 1]
             if now >= end:
@@ -275,8 +271,7 @@ class Limiter:
             if spent > amount and costs[unit]:
                 if is_hard:
                     return _used_up(chain, _put_back(chain, before), costs[unit], now)
-                if old <= amount:
-                    self.on_passed(*chain.names[len(before)])
+                is_news = is_news or view[at + 3] != end
             view[at] = spent
             before.append(old)
             ends.append(end)
@@ -292,7 +287,18 @@ class Limiter:
         hold = Hold(chain, costs, ends, self, place)
         if ends:
             self.open.add(hold)  # 0.15 us with its end: for whoever asks what is reserved now (use)
+        if is_news:
+            self._tell_passed(chain)
         return hold
+
+    def _tell_passed(self, chain: Chain) -> None:
+        """Tell what budgets are passed, each once in its window. When all is stored: no fault of who hears it may leave
+        half a request behind."""
+        for (view, at, amount, _, is_hard), name in zip(chain.budgets, chain.names[len(chain.rates) :], strict=True):
+            if view[at] > amount and not is_hard and view[at + 3] != view[at + 1]:
+                view[at + 3] = view[at + 1]
+                with suppress(Exception):
+                    self.on_passed(*name)
 
     def close(self, hold: Hold, place: tuple[MutableSequence[int], int]) -> None:
         """`hold` is settled."""
@@ -307,11 +313,13 @@ class Limiter:
         return None
 
     def give_back(self, chain: Chain, costs: Costs, at: int | None) -> None:
-        """Take `costs` off the budgets of `chain` in whose window the moment `at` lies; None: off all of them."""
+        """Take `costs` off the budgets of `chain` that were there at the moment `at`, if that lies in their window;
+        None: off all of them."""
         for (view, place, _, unit, _), (_, rule) in zip(chain.budgets, chain.names[len(chain.rates) :], strict=True):
             assert isinstance(rule, Budget)
-            if at is None or view[place + 1] == self._window_end(rule.window, at):
-                view[place] -= costs[unit]
+            began, end = view[place + 2], view[place + 1]
+            if at is None or (began <= at + _GRAIN and end == self._window_end(rule.window, at)):
+                view[place] = min(max(0, view[place] - costs[unit]), FOREVER)
 
     def _roll(self, chain: Chain, number: int, now: int) -> int:
         """The window of a budget has ended, or there was none yet: begin the one that `now` lies in. Its end."""
@@ -319,6 +327,7 @@ class Limiter:
         assert isinstance(rule, Budget)
         view, at, *_ = chain.budgets[number - len(chain.rates)]
         view[at] = self.carried.get((scope, rule.unit), 0)
+        view[at + 2] = now
         view[at + 1] = end = self._window_end(rule.window, now)
         return end
 
@@ -358,19 +367,20 @@ class Limiter:
         return tuple(view[at : at + WIDTH])
 
 
-def step_of(rate: Rate) -> int:
-    """Nanoseconds for one unit, rounded up."""
-    return -(-rate.seconds * NANOSECONDS // rate.amount)
+def _sign(place: tuple[MutableSequence[int], int], rate: Rate) -> None:
+    """The number there is that of `rate` from now on; one that means the times of another rate begins anew."""
+    view, at = place
+    if view[at + 2] != rate.sign:
+        if view[at + 2]:  # else it is of a version that did not say what it means
+            view[at] = 0
+        view[at + 2] = rate.sign
 
 
 def _put_back(chain: Chain, before: list[int]) -> int:
     """Undo what was charged before a limit refused; the number of that one."""
-    number = len(before)
-    for rate, old in zip(chain.rates, before, strict=False):
-        rate[0][rate[1]] = old
-    for budget, old in zip(chain.budgets, before[len(chain.rates) :], strict=False):
-        budget[0][budget[1]] = old
-    return number
+    for place, old in zip((*chain.rates, *chain.budgets), before, strict=False):
+        place[0][place[1]] = old
+    return len(before)
 
 
 def _too_fast(chain: Chain, number: int, demand: Demand, now: int) -> Refusal:

@@ -1,7 +1,7 @@
 """What may pass, as people write it: `rpm=60 tpm=100k/20k concurrent=4 20usd/month 2Mtokens/day:warn`.
 
-Lives here: the grammar of limits and budgets, and the values that it gives. May not live here: who has used how much
-(limits), when a day begins (server), where the text comes from.
+Lives here: the grammar of limits and budgets, and the values that it gives; patterns of names. May not live here: who
+has used how much (limits), when a day begins (server), where the text comes from.
 How it works: one line of words, in any order, each at most once. The same line stands in variables, in the ledger and
 in the admin API. Everything is read before anything is refused.
 
@@ -18,6 +18,7 @@ where nothing else is said. A budget is hard unless it says `:warn`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import NamedTuple
 
@@ -45,6 +46,17 @@ class Rate(NamedTuple):
     amount: int
     seconds: int
     burst: int
+
+    @property
+    def step(self) -> int:
+        """Nanoseconds for one unit, rounded up."""
+        return -(-self.seconds * 10**9 // self.amount)
+
+    @property
+    def sign(self) -> int:
+        """A number that another rate of that name does not have, the same in every process; never 0."""
+        said = f"{self.amount}/{self.seconds}/{self.burst}".encode()
+        return int.from_bytes(hashlib.sha256(said).digest()[:7], "big") | 1
 
 
 class Budget(NamedTuple):
@@ -167,3 +179,8 @@ def dollars(micros: int) -> str:
     """An amount of microdollars in dollars, exactly: 20500000 is "20.5"."""
     whole, rest = divmod(micros, 10**6)
     return f"{whole}.{rest:06}".rstrip("0").rstrip(".")
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """What matches lower-case names that `text` means, in which `*` stands for anything."""
+    return re.compile(re.escape(text.lower()).replace(r"\*", ".*"), re.DOTALL)

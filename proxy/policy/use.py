@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from proxy.policy.limits import FOREVER, Hold, Limiter, step_of
+from proxy.policy.limits import FOREVER, Hold, Limiter
 from proxy.policy.rules import Budget, Rate, Rules
 
 Reserved = Mapping[tuple[str, str, int], int]
@@ -65,7 +65,7 @@ def use_of(limiter: Limiter, scope: str, now: int, reserved: Reserved) -> Use | 
 
 
 def _rate(limiter: Limiter, scope: str, rate: Rate, now: int) -> RateUse:
-    ahead, step = limiter.ahead(scope, rate, now), step_of(rate)
+    ahead, step = limiter.ahead(scope, rate, now), rate.step
     return RateUse(rate, max(0, step * rate.burst - ahead) // step, now + ahead)
 
 

@@ -5,15 +5,16 @@ Lives here: `StoredKeys`. May not live here: what a key may (policy), the tables
 How it works: before each request one number in the counters' file is compared, 0.1 us; whoever has changed a key or a
 group has changed that number. Then the rows after the last change known are read, here in the loop: 0.3 ms for a few.
 Keys of LLM_PROXY_KEYS come first: one of the ledger that has such a name is left out, and the operator is told.
-What the processes before had reserved when they were killed goes into the table `lost_holds`, for the operator. It is
-charged already, and stays so until its window ends, or, if the setting says so, in every window until it is settled.
-Doubted: reading blocks the loop; 100,000 keys take half a second, at start.
+A key that is disabled or removed opens nothing, but its limits stay: its requests that run or wait are still counted by
+them, and one that waits must not find that nothing limits it any more.
+Where no keys are used, the rows of keys are left alone; what kills left reserved is looked after all the same (lost).
+Doubted: reading blocks the loop; 100,000 keys take half a second, at start. The limits of a removed key stay in memory,
+and in the list of limits, until another key has its name or the process ends.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from proxy.ledger.counters import Counters
@@ -23,7 +24,8 @@ from proxy.policy.admission import Admission
 from proxy.policy.key_fields import parse_policy
 from proxy.policy.keys import AuthMode, Key
 from proxy.policy.limits import FOREVER
-from proxy.policy.rules import MICROS, TOKENS, Rules, RulesError, dollars, parse_rules
+from proxy.policy.rules import Rules, RulesError, parse_rules
+from proxy.server.lost import LostRequests
 
 _SECOND = 10**9
 _WAIT = 0.2  # seconds for others' locks: the loop stands still meanwhile
@@ -33,14 +35,14 @@ Note = Callable[..., None]
 
 
 class StoredKeys:
-    """`path`: of the ledger. `static`: names that LLM_PROXY_KEYS has. `is_mode_open`: LLM_PROXY_AUTH says nothing, so
-    that the first key of the ledger turns keys on. `carries`: what was lost counts in each window until it is settled.
+    """`path`: of the ledger. `static`: names that LLM_PROXY_KEYS has; None: keys are not used. `is_mode_open`:
+    LLM_PROXY_AUTH says nothing, so that the first key of the ledger turns keys on.
     Raises LedgerUnusable; where it is only for now (a lock, a full disk) it tries again, and until then every request
-    needs a key."""
+    needs a key, if LLM_PROXY_AUTH says nothing."""
 
     __slots__ = (
-        "_admission", "_carries", "_counters", "_is_mode_open", "_note", "_path", "_revision", "_seen", "_static",
-        "_store", "_try_at",
+        "_admission", "_counters", "_is_mode_open", "_lost", "_note", "_path", "_revision", "_seen", "_static",
+        "_store", "_try_at", "_uses_keys",
     )  # fmt: skip
 
     def __init__(
@@ -48,18 +50,19 @@ class StoredKeys:
         path: str,
         counters: Counters,
         admission: Admission,
-        static: frozenset[str],
+        static: frozenset[str] | None,
         is_mode_open: bool,
-        carries: bool,
+        lost: LostRequests,
         note: Note,
     ) -> None:
         self._path = path
         self._store: KeyStore | None = None
         self._counters = counters
         self._admission = admission
-        self._static = static
+        self._static = static or frozenset()
+        self._uses_keys = static is not None
         self._is_mode_open = is_mode_open
-        self._carries = carries
+        self._lost = lost
         self._note = note
         self._revision = 0
         self._seen: int | None = None  # generation of what was read last; None: nothing was
@@ -93,7 +96,7 @@ class StoredKeys:
 
     def _fail(self, error: LedgerUnusable) -> None:
         self._try_at = time.monotonic() + _PAUSE
-        self._note("error", f"the keys in the ledger cannot be read ({error}): it is tried again")
+        self._note("error", f"what the ledger says of keys cannot be read ({error}): it is tried again")
         if self._is_mode_open:
             self._need_keys(True)
 
@@ -102,25 +105,25 @@ class StoredKeys:
         if self._store is None:
             self._store = KeyStore(self._path, _WAIT)
         if self._seen is None:
-            self._keep_lost(self._store)
-        self._read(self._store)
+            self._lost.keep(self._store)
+        if self._uses_keys:
+            self._read(self._store)
+        self._lost.look(self._store)
         self._seen = generation
 
     def _need_keys(self, needs: bool) -> None:
-        self._admission.ring.mode = AuthMode.KEYS if needs else AuthMode.OFF
+        self._admission.ring.set_mode(AuthMode.KEYS if needs else AuthMode.OFF)
         self._admission.browser_guard = not needs
 
     def _read(self, store: KeyStore) -> None:
         since, revision = self._revision, store.revision()
         for group in store.groups(since):
             self._take_group(group)
-        for row in store.keys(since):
+        rows = [row for row in store.keys(since) if self._is_ours(row)]
+        for row in rows:  # all first: one of them may have the value or the user id that another one had
+            self._admission.ring.remove(row.name)
+        for row in rows:
             self._take_key(row)
-        for hold in store.apply_settled():
-            micros, tokens = hold.micros - (hold.settled_micros or 0), hold.tokens - (hold.settled_tokens or 0)
-            at = None if self._carries else round((hold.started_at or 0) * _SECOND)
-            self._admission.give_back(hold.key or "", micros, tokens, at)
-        self._admission.limiter.carried = self._carried(store) if self._carries else {}
         self._revision = revision
         if self._is_mode_open:
             # Also if the only key was disabled or removed since: that must not open what it had closed.
@@ -129,35 +132,30 @@ class StoredKeys:
                 self._is_mode_open = False
                 self._note("info", "there are keys in the ledger now, so that every request needs one")
 
-    def _carried(self, store: KeyStore) -> dict[tuple[str, int], int]:
-        """What was lost and is not settled, by scope and unit."""
-        found: Counter[tuple[str, int]] = Counter()
-        for hold in store.lost():
-            key = self._admission.ring.named(hold.key or "")
-            scopes = [f"key {hold.key}", "all"] + ([f"group {key.group}"] if key is not None and key.group else [])
-            for scope in scopes:
-                found[scope, MICROS] += hold.micros
-                found[scope, TOKENS] += hold.tokens
-        return dict(found)
-
     def _take_group(self, group: GroupRow) -> None:
         rules: Rules | None = Rules()
         if group.removed_at is None:
             rules = self._rules(f"the group {group.name}", group.limits)
         self._admission.limiter.set_rules(f"group {group.name}", _CLOSED if rules is None else rules)
 
+    def _is_ours(self, row: KeyRow) -> bool:
+        if row.name not in self._static:
+            return True
+        if row.removed_at is None:
+            self._note("warn", f"the ledger's key {row.name} is not used: LLM_PROXY_KEYS has one of that name")
+        return False
+
     def _take_key(self, row: KeyRow) -> None:
+        """`row` is that of a key which the ring does not have now."""
         ring, limiter = self._admission.ring, self._admission.limiter
-        if row.name in self._static:
-            if row.removed_at is None:
-                self._note("warn", f"the ledger's key {row.name} is not used: LLM_PROXY_KEYS has one of that name")
+        if row.removed_at is not None:
             return
-        rules = None if row.removed_at is not None else self._rules(f"the key {row.name}", row.limits)
-        if row.removed_at is not None or row.disabled or rules is None:
-            ring.remove(row.name)
-            limiter.set_rules(f"key {row.name}", Rules())
+        rules = self._rules(f"the key {row.name}", row.limits)
+        if rules is None:
             return
         limiter.set_rules(f"key {row.name}", rules)
+        if row.disabled:
+            return
         digests = {}
         if row.old_digest is not None:
             digests[bytes.fromhex(row.old_digest)] = _moment(row.old_until)
@@ -174,23 +172,6 @@ class StoredKeys:
         except RulesError as error:
             self._note("error", f"the limits of {whose} cannot be read, so that it is closed: {error}")
             return None
-
-    def _keep_lost(self, store: KeyStore) -> None:
-        lost = self._counters.lost
-        if not lost:
-            return
-        for hold in lost:
-            started_at = hold.started_at / _SECOND
-            if not store.has_lost(hold.key, started_at):
-                store.add_lost(hold.key, hold.micros, hold.tokens, started_at)
-        self._counters.forget_lost()
-        micros, tokens = sum(hold.micros for hold in lost), sum(hold.tokens for hold in lost)
-        self._note(
-            "warn",
-            f"{len(lost)} requests were running when the process before was killed: the {dollars(micros)} usd and "
-            f"{tokens} tokens that they had reserved count as spent (`llm-proxy keys lost` shows them)",
-            requests=len(lost),
-        )
 
 
 # For a group whose limits cannot be read: who wrote them meant less than everything.

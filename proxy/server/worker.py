@@ -39,6 +39,7 @@ from proxy.server.addresses import Address
 from proxy.server.admin import admin_table
 from proxy.server.certificates import client_tls
 from proxy.server.keys import StoredKeys
+from proxy.server.lost import LostRequests
 from proxy.server.settings import Settings
 from proxy.telemetry.access_log import AccessLog
 from proxy.telemetry.sampler import Sampler
@@ -134,14 +135,14 @@ class Worker:
         self._note("warn", f"the budget {rule.name} of {scope} is passed, and only warns", scope=scope, rule=rule.name)
 
     def _read_keys(self, admission: Admission) -> None:
-        """Those in the ledger, where keys are used. Raises LedgerUnusable."""
+        """Those in the ledger, where keys are used, and what kills left reserved. Raises LedgerUnusable."""
         settings, counters = self.settings, self._counters
-        is_mode_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
-        if counters is None or settings.ledger is None or not (settings.mode is AuthMode.KEYS or is_mode_open):
+        if counters is None or settings.ledger is None:
             return
-        static, carries = frozenset(settings.keys), settings.carries_lost
-        path = settings.ledger.path
-        self._keys = StoredKeys(path, counters, admission, static, is_mode_open, carries, self._note)
+        is_mode_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
+        static = frozenset(settings.keys) if settings.mode is AuthMode.KEYS or is_mode_open else None
+        lost = LostRequests(counters, admission, settings.carries_lost, self._note)
+        self._keys = StoredKeys(settings.ledger.path, counters, admission, static, is_mode_open, lost, self._note)
         self.relay.look_for_changes = self._keys.look
 
     def _keys_changed(self) -> None:

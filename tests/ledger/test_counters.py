@@ -155,11 +155,15 @@ def test_an_open_drops_what_says_nothing_any_more(path: str) -> None:
         "a rate that is ahead": (NOW + 1, 0, 0, 0),
         "a budget of this window": (5, NOW + 1, 0, 0),
         "a budget for ever": (5, FOREVER, 0, 0),
-        "something of a later version": (0, 0, 1, 0),
+        "a rate that is ahead, and what it means": (NOW + 1, 0, 7, 0),
+        "a budget that was told": (5, NOW + 1, NOW, NOW + 1),
+        "something of a later version": (0, 0, 0, 1),
     }
     dropped = {
         "a rate of the past": (NOW, 0, 0, 0),
         "a rate that nobody used": (0, 0, 0, 0),
+        "a rate of the past, and what it meant": (NOW, 0, 7, 0),
+        "a budget that was told in a window that ended": (5, NOW, NOW - 1, NOW),
         "a budget of a window that ended": (5, NOW, 0, 0),
     }
     for name, values in (kept | dropped).items():

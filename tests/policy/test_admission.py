@@ -188,7 +188,7 @@ def permitted(
     if rules:
         scope, _, line = rules.partition(": ")
         found.limiter.set_rules(scope, parse_rules(line))
-    grant = Grant("ci", [], False, Door(Key("ci", models=models), FOREVER))
+    grant = Grant("ci", [], False, Door(Key("ci", models=models), FOREVER, b"way"))
     target = Target(Provider(provider, "openai", Origin("https", "x.test", 443)), b"/v1/chat/completions", to)
     return found.permitted(grant, "POST", True, model, target, NAMES, **more)
 

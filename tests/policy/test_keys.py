@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.secret import Secret
-from proxy.policy.keys import AuthMode, KeyRing, fingerprint, presented, presented_values, strip_key
+from proxy.policy.keys import (
+    AuthMode,
+    Key,
+    KeyRing,
+    digest_of,
+    fingerprint,
+    presented,
+    presented_values,
+    strip_key,
+)
+from proxy.policy.limits import FOREVER
 from tests.policy.heads import head
 
 VALUE = "sk-proxy-0123456789abcdef"
@@ -30,6 +40,43 @@ def test_no_key_shows_in_a_ring() -> None:
     ring = KeyRing({"alice": Secret(VALUE)}, AuthMode.KEYS)
     assert VALUE not in repr(ring)
     assert VALUE not in repr(ring.find(VALUE.encode()))
+
+
+def test_what_went_to_another_key_stays_there_when_its_first_one_goes() -> None:
+    ring = KeyRing({}, AuthMode.KEYS)
+    digest = digest_of(b"value")
+    ring.put(Key("a", uid=7), {digest: FOREVER})
+    ring.put(Key("b", uid=7), {digest: FOREVER})
+    ring.remove("a")
+    assert [door and door.key.name for door in (ring.find(b"value"), ring.find_user(7))] == ["b", "b"]
+    ring.remove("b")
+    assert ring.find(b"value") is ring.find_user(7) is None
+
+
+def test_another_mode_is_another_version() -> None:
+    ring = KeyRing({}, AuthMode.OFF)
+    ring.set_mode(AuthMode.OFF)
+    assert (ring.mode, ring.version) == (AuthMode.OFF, 0)
+    ring.set_mode(AuthMode.KEYS)
+    assert (ring.mode, ring.version) == (AuthMode.KEYS, 1)
+
+
+def test_a_door_is_open_as_long_as_its_way_leads_to_the_key_of_that_name() -> None:
+    ring = KeyRing({}, AuthMode.KEYS)
+    old, new = digest_of(b"old"), digest_of(b"new")
+    ring.put(Key("ci", uid=7), {old: FOREVER})
+    door, user = ring.find(b"old"), ring.find_user(7)
+    assert door is not None and user is not None
+    ring.put(Key("ci", group="team", uid=7), {old: 100, new: FOREVER})
+    assert [ring.is_open(each, 99) for each in (door, user)] == [True, True], "changed, but the same key"
+    assert [ring.is_open(each, 100) for each in (door, user)] == [False, True], "rotated away"
+    ring.put(Key("ci", until=50), {old: 100})
+    assert [ring.is_open(each, 49) for each in (door, user)] == [True, False]
+    assert not ring.is_open(door, 50), "the key has expired"
+    ring.remove("ci")
+    assert not ring.is_open(door, 1)
+    ring.put(Key("other"), {old: FOREVER})
+    assert not ring.is_open(door, 1), "somebody else's now"
 
 
 @pytest.mark.parametrize(

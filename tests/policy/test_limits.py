@@ -233,6 +233,24 @@ def test_a_window_ends_and_what_began_in_it_is_its_own() -> None:
     assert not passes(limiter, chain, costing(1), later), "900,000 of the hour before are not this hour's"
 
 
+def test_what_is_given_back_goes_to_budgets_that_were_there_and_never_below_nothing() -> None:
+    limiter, chain = one("1ktokens/total 1ktokens/hour")
+    assert passes(limiter, chain, costing(input=500), NOW + SECOND)
+    both = [(view, at) for view, at, *_ in chain.budgets]
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW + SECOND - 240)  # as exact as a moment in the ledger is
+    assert [view[at] for view, at in both] == [400, 400]
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW)
+    assert [view[at] for view, at in both] == [400, 400], "nobody was charged then"
+    later = window_end("hour", NOW)
+    assert passes(limiter, chain, costing(input=1), later)
+    limiter.give_back(chain, (0, 100, 0, 0, 0), NOW + SECOND)
+    assert [view[at] for view, at in both] == [301, 1]
+    limiter.give_back(chain, (0, 1000, 0, 0, 0), None)
+    assert [view[at] for view, at in both] == [0, 0]
+    limiter.give_back(chain, (0, -7, 0, 0, 0), later)
+    assert [view[at] for view, at in both] == [7, 7], "more was spent than was reserved"
+
+
 def test_a_budget_that_warns_lets_pass_and_tells_once() -> None:
     limiter, chain = one("10tokens/day:warn")
     told: list[str] = []
@@ -240,9 +258,66 @@ def test_a_budget_that_warns_lets_pass_and_tells_once() -> None:
     for number in range(4):
         assert passes(limiter, chain, costing(input=8))
         assert told == ["key ci tokens/day"] * (number > 0)
-    assert passes(limiter, chain, costing(input=8), window_end("day", NOW))
+    later = window_end("day", NOW)
+    assert passes(limiter, chain, costing(input=8), later)
     assert len(told) == 1
     assert not chain.has_hard_dollars
+    assert passes(limiter, chain, costing(input=8), later)
+    assert len(told) == 2, "another window"
+
+
+def test_a_budget_that_warns_is_told_once_also_where_reservations_come_back_or_turn_out_too_small() -> None:
+    limiter, chain = one("10tokens/day:warn")
+    told: list[str] = []
+    limiter.on_passed = lambda scope, rule: told.append(scope)
+    for _ in range(3):
+        hold = limiter.take(chain, costing(input=11), NOW)
+        assert isinstance(hold, Hold)
+        hold.settle((1, 1, 1, 0, 0))
+    assert told == ["key ci"]
+    limiter, chain = one("10tokens/day:warn")
+    limiter.on_passed = lambda scope, rule: told.append("later")
+    hold = limiter.take(chain, costing(input=1), NOW)
+    assert isinstance(hold, Hold)
+    hold.settle((1, 99, 99, 0, 0))
+    assert passes(limiter, chain, costing(input=1))
+    assert told == ["key ci", "later"]
+
+
+def test_nothing_is_told_of_a_request_that_another_limit_refuses() -> None:
+    limiter_ = limiter(key_ci="10tokens/day:warn", all="5tokens/day")
+    told: list[str] = []
+    limiter_.on_passed = lambda scope, rule: told.append(scope)
+    assert refused(limiter_, limiter_.chain("ci", None, (), None), costing(input=11)).scope == "all"
+    assert told == []
+
+
+def test_a_hard_budget_that_cost_more_than_was_reserved_is_not_said_to_warn_only() -> None:
+    limiter, chain = one("10tokens/day 5tokens/hour:warn")
+    told: list[str] = []
+    limiter.on_passed = lambda scope, rule: told.append(rule.name)
+    hold = limiter.take(chain, costing(input=1), NOW)
+    assert isinstance(hold, Hold)
+    hold.settle((1, 99, 99, 0, 0))
+    assert passes(limiter, chain)
+    limiter.set_rules("key ci", parse_rules("100tokens/day 5tokens/hour:warn"))
+    assert passes(limiter, limiter.chain("ci", None, (), None), costing(input=1))
+    assert told == ["tokens/hour"]
+
+
+def test_who_is_told_cannot_leave_half_a_request() -> None:
+    def fails(scope: str, rule: object) -> None:
+        raise OSError("the log is full")
+
+    limiter, chain = one("10tokens/day:warn 1usd/day concurrent=1")
+    limiter.on_passed = fails
+    hold = limiter.take(chain, costing(7, input=11), NOW)
+    assert isinstance(hold, Hold)
+    assert limiter.open == {hold}
+    assert [view[at] for view, at, *_ in chain.budgets] == [11, 7]
+    assert refused(limiter, chain).rule == "concurrent"
+    hold.release()
+    assert passes(limiter, chain)
 
 
 def test_all_or_nothing() -> None:
@@ -268,6 +343,12 @@ def test_a_chain_holds_what_applies() -> None:
     assert not limiter_.chain("a", None, (), None).has_hard_dollars
     limiter_.set_rules("all", parse_rules(""))
     assert limiter_.chain("b", None, ["m"], "p") == Chain("b")
+
+
+def test_who_has_no_name_is_not_called_none() -> None:
+    limiter_ = limiter(key_None="rpm=1", group_None="rpm=1", provider_None="rpm=1")
+    assert limiter_.chain(None, None, (), None).rates == ()
+    assert limiter_.chain("None", None, (), None).scopes == {"key None"}
 
 
 def test_a_model_has_all_its_names_and_may_be_a_pattern() -> None:
@@ -302,6 +383,33 @@ def test_a_rate_that_is_changed_begins_anew_and_one_that_stays_goes_on() -> None
     chain = limiter.chain("ci", None, (), None)
     assert passes(limiter, chain)
     assert refused(limiter, chain).rule == "rpd"
+
+
+def test_a_rate_that_was_changed_while_no_process_ran_begins_anew_and_one_that_stays_goes_on() -> None:
+    store = MemoryStore()
+
+    def process(text: str) -> tuple[Limiter, Chain]:
+        made = Limiter(store, window_end)
+        made.set_rules("key ci", parse_rules(text))
+        return made, made.chain("ci", None, (), None)
+
+    limiter, chain = process("rpd=2 rph=2")
+    assert passes(limiter, chain) and passes(limiter, chain)
+    limiter, chain = process("rpd=2 rph=5")
+    assert refused(limiter, chain).rule == "rpd"
+    limiter, chain = process("rpd=100k/1 rph=5")
+    assert limiter.ahead("key ci", parse_rules("rpd=100k/1").rates[0], NOW) == 0
+    assert passes(limiter, chain)
+    assert not passes(limiter, chain)
+
+
+def test_a_rate_of_a_version_that_did_not_say_what_it_means_goes_on() -> None:
+    limiter, chain = one("rpd=1")
+    assert passes(limiter, chain)
+    view, at, *_ = chain.rates[0]
+    view[at + 2] = 0
+    limiter.set_rules("key ci", parse_rules("rpd=1"))
+    assert not passes(limiter, limiter.chain("ci", None, (), None))
 
 
 def test_what_a_budget_lacks() -> None:

@@ -91,3 +91,11 @@ def test_rules_are_written_as_they_are_read(text: str) -> None:
 
 def test_dollars() -> None:
     assert [dollars(micros) for micros in (0, 1, 20_500_000, 10**12)] == ["0", "0.000001", "20.5", "1000000"]
+
+
+def test_a_rate_has_a_step_and_a_sign_of_its_own() -> None:
+    (rate,) = parse_rules("rps=3").rates
+    assert rate.step == 333_333_334
+    others = [*parse_rules("rps=3/4").rates, *parse_rules("rps=4/3").rates, *parse_rules("rpm=3").rates, rate]
+    assert len({other.sign for other in others} - {0}) == 4
+    assert parse_rules("rps=1").rates[0].sign == parse_rules("rps=1/1").rates[0].sign < 2**63

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from proxy.ledger.schema import LedgerUnusable
 from proxy.policy.admission import Admission
 from proxy.policy.keys import AuthMode, Disconnect, KeyRing
 from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
-from proxy.policy.rules import MICROS, parse_rules
+from proxy.policy.rules import Rules, parse_rules
 from proxy.server import keys as module
 from proxy.server.keys import StoredKeys
+from proxy.server.lost import LostRequests
 from tests.policy.heads import head
 
 SECOND = 10**9
-NOW = time.time_ns()
+NOW = 1_800_000_000 * SECOND + 600 * SECOND  # ten minutes into an hour: no window ends while a test runs
 VALUE = "lp-0123456789abcdef"
 OTHER = "lp-fedcba9876543210"
 STATIC = "static-0123456789"
@@ -34,7 +34,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "a.db")
         self.notes: list[tuple[str, str]] = []
-        self.store = KeyStore(self.path, 1.0)
+        self.store = KeyStore(self.path, 1.0, lambda: NOW / SECOND)
         self.counters = self.open()
         self.admission = self.admits(AuthMode.KEYS)
 
@@ -55,7 +55,9 @@ class Place:
 
     def serve(self, *, mode: AuthMode = AuthMode.KEYS, is_open: bool = False, carries: bool = False) -> StoredKeys:
         self.admission = self.admits(mode)
-        return StoredKeys(self.path, self.counters, self.admission, frozenset({"static"}), is_open, carries, self.note)
+        static = frozenset({"static"}) if mode is AuthMode.KEYS or is_open else None
+        lost = LostRequests(self.counters, self.admission, carries, self.note)
+        return StoredKeys(self.path, self.counters, self.admission, static, is_open, lost, self.note)
 
     def create(self, name: str, value: str = VALUE, **columns: Any) -> None:
         self.store.create(KeyRow(name, digest_of(value), value[:5], **columns))
@@ -91,6 +93,27 @@ def test_a_key_opens_as_soon_as_it_exists_and_no_longer_than_it_does(place: Plac
     stored.look()
     assert place.who() is None
     assert place.who(STATIC) == "static"
+
+
+def test_what_went_from_one_key_to_another_opens_that_one(place: Place) -> None:
+    """Also where the one that had it was changed last; and afterwards the other one can be removed."""
+    place.create("a", uid=1000)
+    place.create("b", OTHER)
+    stored = place.serve()
+    place.store.change("a", uid=None)
+    place.store.change("b", uid=1000)
+    place.store.rotate("a", digest_of("lp-third"), "lp-t", None)
+    place.store.rotate("b", digest_of(VALUE), VALUE[:5], None)
+    place.store.change("a", owner="Ann")
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() == "b"
+    assert getattr(place.admission.admit(head(), NOW, 1000), "key", None) == "b"
+    place.store.remove("b")
+    bump(beside(place.path))
+    stored.look()
+    assert place.who() is None
+    assert getattr(place.admission.admit(head(), NOW, 1000), "key", None) is None
 
 
 def test_all_that_a_key_is(place: Place) -> None:
@@ -152,6 +175,29 @@ def test_a_key_or_a_group_whose_limits_cannot_be_read_is_closed(place: Place) ->
     assert [level for level, _ in place.notes] == ["error", "error"]
 
 
+def test_the_limits_of_a_key_that_is_closed_stay_for_its_requests_that_wait(place: Place) -> None:
+    place.create("ci", limits="rpm=5")
+    stored, limiter = place.serve(), place.admission.limiter
+
+    def then() -> Rules:
+        bump(beside(place.path))
+        stored.look()
+        return limiter.rules("key ci")
+
+    place.store.change("ci", disabled=1)
+    assert then() == parse_rules("rpm=5")
+    assert place.who() is None
+    place.store.change("ci", limits="rpm=6")
+    assert then() == parse_rules("rpm=6")
+    place.store.change("ci", disabled=0, limits="nonsense")
+    assert then() == parse_rules("rpm=6")
+    assert place.who() is None
+    place.store.remove("ci")
+    assert then() == parse_rules("rpm=6")
+    place.create("ci")
+    assert then() == parse_rules("")
+
+
 ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
 
 
@@ -206,6 +252,7 @@ def test_who_said_off_means_it(place: Place) -> None:
     place.create("ci")
     place.serve(mode=AuthMode.OFF, is_open=False)
     assert place.admission.ring.mode is AuthMode.OFF
+    assert len(place.admission.ring) == 0, "the keys in the ledger are nobody's"
 
 
 def test_a_ledger_that_cannot_be_read_for_now_closes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +268,7 @@ def test_a_ledger_that_cannot_be_read_for_now_closes(place: Place, monkeypatch: 
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     stored = place.serve(mode=AuthMode.OFF, is_open=True)
     assert place.admission.ring.mode is AuthMode.KEYS
+    assert place.admission.version == 1, "what the relay has of before does not hold any more"
     assert place.who() is None
     for _ in range(5):
         stored.look()
@@ -238,86 +286,3 @@ def test_a_ledger_that_can_never_be_used_is_refused(place: Place, monkeypatch: p
     monkeypatch.setattr(module, "KeyStore", broken)
     with pytest.raises(LedgerUnusable):
         place.serve()
-
-
-# -- what a kill left -------------------------------------------------------------------------------------------------
-
-
-def killed(place: Place, micros: int, rules: str = "1usd/hour") -> None:
-    """A process with a request of `ci` under way ends by SIGKILL; another one has the place."""
-    place.create("ci", limits=rules)
-    place.serve()
-    limiter = place.admission.limiter
-    taken = limiter.take(limiter.chain("ci", None, (), None), Demand((1, 9, 9, 0, micros), ONE.least), NOW)
-    assert isinstance(taken, Hold)
-    place.counters.close()
-    place.counters = place.open(NOW + 1)
-
-
-def left(place: Place, now: int = NOW + 2) -> int:
-    """Microdollars that the budget of `ci` still allows."""
-    limiter = place.admission.limiter
-    chain = limiter.chain("ci", None, (), None)
-    limiter.take(chain, Demand((1, 0, 0, 0, 0), ONE.least), now)  # so that the window is this one
-    view, at, amount, unit, _ = chain.budgets[0]
-    assert unit == MICROS
-    return amount - view[at]
-
-
-def test_what_ran_counts_as_spent_and_is_told_once(place: Place) -> None:
-    killed(place, 400_000)
-    place.serve()
-    assert left(place) == 600_000
-    (lost,) = place.store.lost()
-    assert (lost.key, lost.micros, lost.tokens) == ("ci", 400_000, 9)
-    assert [message for level, message in place.notes if level == "warn"] == [
-        "1 requests were running when the process before was killed: the 0.4 usd and 9 tokens that they had reserved "
-        "count as spent (`llm-proxy keys lost` shows them)"
-    ]
-    place.counters.close()
-    place.counters = place.open(NOW + 3)
-    place.serve()
-    assert len(place.store.lost()) == 1
-    assert left(place) == 600_000
-
-
-def test_what_comes_twice_is_written_once(place: Place) -> None:
-    """Killed between the table and the file."""
-    killed(place, 400_000)
-    (hold,) = place.counters.lost
-    place.store.add_lost(hold.key, hold.micros, hold.tokens, hold.started_at / SECOND)
-    place.serve()
-    assert len(place.store.lost()) == 1
-
-
-def test_settled_what_was_not_spent_comes_back_once(place: Place) -> None:
-    killed(place, 400_000)
-    stored = place.serve()
-    place.store.settle_lost("ci", 100_000, 9)
-    bump(beside(place.path))
-    stored.look()
-    assert left(place) == 900_000
-    bump(beside(place.path))
-    stored.look()
-    assert left(place) == 900_000
-
-
-def test_settled_while_no_server_runs(place: Place) -> None:
-    killed(place, 400_000)
-    place.serve()
-    place.store.settle_lost("ci", 100_000, 9)
-    place.serve()
-    assert left(place) == 900_000
-
-
-@pytest.mark.parametrize(("carries", "rest"), [(False, 1_000_000), (True, 600_000)])
-def test_in_the_next_window_it_counts_if_the_setting_says_so(place: Place, carries: bool, rest: int) -> None:
-    killed(place, 400_000)
-    stored = place.serve(carries=carries)
-    later = NOW + 3600 * SECOND
-    assert left(place, later) == rest
-    place.store.settle_lost("ci", 100_000, 9)
-    bump(beside(place.path))
-    stored.look()
-    assert left(place, later) == (1_000_000 if not carries else 900_000)
-    assert left(place, later + 3600 * SECOND) == 1_000_000

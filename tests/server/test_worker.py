@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from proxy.ledger.counters import Counters, beside
+from proxy.ledger.keys import KeyStore
 from proxy.outcome import Receipt
 from proxy.server.settings import read_settings
 from proxy.server.worker import CannotListen, Worker, raise_descriptor_limit
 from tests.fakes.loops import run
 
+NOW = 1_800_000_000 * 10**9
 GET = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -27,6 +30,34 @@ def folder() -> Iterator[Path]:
     """Short: the path of a Unix socket has 108 bytes at most, and pytest's own folders may have more."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
+
+
+@pytest.mark.parametrize("mode", ["off", "passthrough", "keys", None])
+def test_what_a_kill_left_reserved_is_told_and_kept_whether_keys_are_used_or_not(
+    tmp_path: Path, mode: str | None
+) -> None:
+    path, notes = str(tmp_path / "a.db"), list[str]()
+    for reserved in (500, 0):  # the process that is killed, and the one after it
+        counters = Counters(beside(path), lambda *_, **more: None, NOW)
+        if reserved:
+            view, at = counters.hold("")
+            view[at + 1], view[at + 2], view[at] = 5, reserved, NOW
+            counters.close()
+    environ = {"LLM_PROXY_LISTEN": "127.0.0.1:0", "LLM_PROXY_ADMIN_LISTEN": "off", "LLM_PROXY_DB": path}
+    environ |= {"LLM_PROXY_AUTH": mode} if mode else {}
+    environ |= {"LLM_PROXY_KEYS": "ci=lp-0123456789abcdef"} if mode == "keys" else {}
+
+    async def main() -> None:
+        it = Worker(read_settings(environ), (), lambda level, text, **more: notes.append(text), counters=counters)
+        await it.start()
+        await it.stop(0)
+
+    run(main())
+    counters.close()
+    with KeyStore(path, 1.0) as store:
+        (lost,) = store.lost()
+    assert (lost.key, lost.micros, lost.tokens) == (None, 5, 500)
+    assert [note for note in notes if "were running when the process before was killed" in note]
 
 
 def worker(sinks: tuple[list[Receipt], ...] = (), **environ: str) -> Worker:
