@@ -378,8 +378,8 @@ def _sign(place: tuple[MutableSequence[int], int], rate: Rate) -> None:
 
 def _put_back(chain: Chain, before: list[int]) -> int:
     """Undo what was charged before a limit refused; the number of that one."""
-    for place, old in zip((*chain.rates, *chain.budgets), before, strict=False):
-        place[0][place[1]] = old
+    for (view, at), old in zip([each[:2] for each in (*chain.rates, *chain.budgets)], before, strict=False):
+        view[at] = old
     return len(before)
 
 
