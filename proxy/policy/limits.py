@@ -191,9 +191,8 @@ class Limiter:
         scopes = [f"{kind} {name}" for kind, name in named if name is not None]  # a key may be called None
         scopes = [scope for scope in (*scopes, "all") if scope in self._rules]
         lower = [model.lower() for model in models]
-        scopes[-1:-1] = [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
-        asked = (key or "", *scopes)
-        found = self._chains.get(asked)
+        scopes += [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
+        found = self._chains.get(asked := (key or "", *scopes))
         if found is None:
             if len(self._chains) > 10_000:  # keys by the hundred thousand
                 self._chains.clear()
@@ -378,7 +377,8 @@ def _sign(place: tuple[MutableSequence[int], int], rate: Rate) -> None:
 
 def _put_back(chain: Chain, before: list[int]) -> int:
     """Undo what was charged before a limit refused; the number of that one."""
-    for (view, at), old in zip([each[:2] for each in (*chain.rates, *chain.budgets)], before, strict=False):
+    places = [rate[:2] for rate in chain.rates] + [budget[:2] for budget in chain.budgets]
+    for (view, at), old in zip(places, before, strict=False):
         view[at] = old
     return len(before)
 
