@@ -1,8 +1,8 @@
 """Refusals that come in masses: some are told one by one, of the rest it is told how many they were.
 
 Lives here: `Sampler`, a sink in front of the other sinks. May not live here: the form of a line (lines), rows (ledger).
-How it works: whatever reached a provider, or ended well, is handed on as it is. What was refused here before anything
-was asked of a provider costs whoever sends it nothing, so a wrong key in a loop would fill the log and the disk. Of
+How it works: whatever reached a provider, or ended well, is handed on as it is. What is refused without a key, or at a
+limit, costs whoever sends it nothing, so a wrong key in a loop would fill the log and the disk. Of
 these, each key's are handed on at a rate, and all of nobody's (a wrong key, a web page, what is no HTTP) at one rate
 together. What is left out is counted by key and kind; the next of its key and kind that is handed on says in
 `stands_for` how many it speaks for, and where none comes, the last that was left out does, a second later. So the sum
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from proxy.outcome import Kind, Receipt, Side
+from proxy.outcome import Kind, Phase, Receipt
 from proxy.telemetry.frequent import Frequent
 
 # Somebody who tries things at a keyboard, or an SDK that retries three times, sees each. At worst 864,000 rows a day of
@@ -37,8 +37,7 @@ MOST_KEYS = 1000
 MOST_NAMES = 100  # clients, and keys, that are counted apart between two notes
 _SHOWN = 5
 
-_CLIENT = Side.CLIENT  # looked up once: on Python 3.11 a member of an enum costs 0.12 us each time
-_OVERLOADED = Kind.OVERLOADED.value
+_HEAD = Phase.HEAD  # looked up once: on Python 3.11 a member of an enum costs 0.12 us each time
 
 
 @dataclass(slots=True)
@@ -61,10 +60,35 @@ class _Source:
         return min(BURST, self.allowed + (now - self.at) * PER_SECOND)
 
 
+# What anybody can bring about who has no key, and what a key meets that goes on asking at its limit. Whatever else a
+# known client does wrong keeps its own line and row.
+_IN_MASSES = frozenset(
+    kind.value
+    for kind in (
+        Kind.UNAUTHORIZED,
+        Kind.FORBIDDEN,
+        Kind.TOO_MANY,
+        Kind.BUDGET,
+        Kind.OVERLOADED,
+        Kind.BAD_REQUEST,
+        Kind.LINE_TOO_LONG,
+        Kind.HEAD_TOO_LARGE,
+        Kind.METHOD_UNKNOWN,
+        Kind.VERSION_UNSUPPORTED,
+        Kind.CODING_UNSUPPORTED,
+        Kind.EXPECTATION_FAILED,
+    )
+)
+
+
+_HALF = frozenset((Kind.CLIENT_LEFT.value, Kind.TIMEOUT.value))  # of a head that was never whole
+
+
 def is_refusal(receipt: Receipt) -> bool:
-    """The client, or too many of them, ended it, and no provider was asked."""
-    is_theirs = receipt.ended_by is _CLIENT or receipt.ended_kind == _OVERLOADED
-    return is_theirs and not receipt.complete and not receipt.attempts
+    """It was refused, or left off within its head, by whoever sent it, and no provider was asked."""
+    if receipt.complete or receipt.attempts:
+        return False
+    return receipt.ended_kind in _IN_MASSES or (receipt.ended_phase is _HEAD and receipt.ended_kind in _HALF)
 
 
 class Sampler:

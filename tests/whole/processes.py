@@ -127,8 +127,8 @@ class Sidecar:
         return [line for line in self.lines if "ended_by" in line][self._mark :]
 
     def wait_for_receipts(self, count: int) -> list[dict[str, Any]]:
-        """The receipts since `mark`, once there are `count` of them."""
-        self.wait_until(lambda: len(self.receipts) >= count, f"{count} receipts")
+        """The receipts since `mark`, once they stand for `count` requests."""
+        self.wait_until(lambda: sum(each["stands_for"] for each in self.receipts) >= count, f"{count} receipts")
         return self.receipts
 
     def mark(self) -> None:
