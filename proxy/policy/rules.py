@@ -25,7 +25,6 @@ from typing import NamedTuple
 # What one exchange costs of each unit: requests, tokens, tokens of the input, of the output, microdollars.
 REQUESTS, TOKENS, INPUT, OUTPUT, MICROS = range(5)
 Costs = tuple[int, int, int, int, int]
-FREE: Costs = (0, 0, 0, 0, 0)
 
 _UNITS = {"r": REQUESTS, "t": TOKENS, "it": INPUT, "ot": OUTPUT}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -96,7 +96,7 @@ class Passage:
         """Hide what the provider was told and no log may show, a credential of the client's own included."""
         provider = self.snapshot.providers.get(receipt.provider or "")
         if provider is not None:
-            mask = provider.field_mask if self.grant.passthrough else provider.mask
+            mask = self.mask_of(provider)
             if mask is not None:
                 scrub(receipt, mask)
             if self._carried is not None:
