@@ -10,6 +10,7 @@ Doubted: nothing yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, assert_never
@@ -79,6 +80,7 @@ class Limit(Enum):
     FIRST_BYTE = "first_byte"
     FIRST_BYTE_UNARY = "first_byte_unary"
     FIRST_EVENT = "first_event"
+    HOLD = "hold"
     STREAM = "stream"
     TOTAL = "total"
     CLIENT_STALL = "client_stall"
@@ -104,6 +106,7 @@ class Kind(Enum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     UNROUTED = "unrouted"
+    MODEL_UNKNOWN = "model_not_found"
     CONFLICT = "conflict"  # with what there is already
     TOO_MANY = "too_many_requests"
     BUDGET = "budget_exhausted"
@@ -120,6 +123,9 @@ class Kind(Enum):
     SHUTDOWN = "shutdown"
     LOOP = "loop"
     INTERNAL = "internal"
+    # Only of an attempt: another one answered first; or it was to carry on an answer, and is not the same.
+    OUTRUN = "outrun"
+    DIFFERS = "differs"
     # The upstream failed.
     CONNECT_FAILED = "connect_failed"
     RESET = "reset"
@@ -152,7 +158,7 @@ def status_of(failure: Failure) -> int:
             return 401
         case Kind.FORBIDDEN | Kind.UNPRICED | Kind.MODEL_FORBIDDEN:
             return 403
-        case Kind.NOT_FOUND | Kind.UNROUTED:
+        case Kind.NOT_FOUND | Kind.UNROUTED | Kind.MODEL_UNKNOWN:
             return 404
         case Kind.METHOD_NOT_ALLOWED:
             return 405
@@ -172,7 +178,7 @@ def status_of(failure: Failure) -> int:
             return 431
         case Kind.CLIENT_LEFT | Kind.CLIENT_STALLED:
             return 499
-        case Kind.INTERNAL:
+        case Kind.INTERNAL | Kind.OUTRUN | Kind.DIFFERS:
             return 500
         case Kind.METHOD_UNKNOWN | Kind.CODING_UNSUPPORTED:
             return 501
@@ -262,8 +268,47 @@ class Usage:
         return weaker(self.input_source, self.output_source)
 
 
+def sum_usage(parts: Iterable[Usage]) -> Usage:
+    """What several attempts used in all. A figure that a part does not know adds nothing; a sum is as sure as the least
+    sure of those that know it, and complete if every part is. Not for pricing: a part may have a price of its own, so
+    costs are added up instead."""
+    every = list(parts)
+    total = Usage()
+    for name in _ADDED:
+        setattr(total, name, sum_known(getattr(part, name) for part in every))
+    total.input_source = _weakest(part.input_source for part in every if part.input is not None)
+    total.output_source = _weakest(part.output_source for part in every if part.output is not None)
+    total.complete = bool(every) and all(part.complete for part in every)
+    total.billed = tuple(billed for part in every for billed in part.billed)
+    return total
+
+
+_ADDED = (
+    "input", "output", "cached", "cache_write", "cache_write_1h", "reasoning", "searches", "cost_micros",
+    "counted_input", "counted_output",
+)  # fmt: skip
+
+
+def _weakest(sources: Iterable[Source]) -> Source:
+    return max(sources, key=_SURENESS.__getitem__, default=Source.NONE)
+
+
+def sum_known(parts: Iterable[int | None]) -> int | None:
+    """The sum of those that are known; None: none is."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
+
+
 class Attempt(NamedTuple):
-    """One try at one target. Times are milliseconds since the exchange began; `failure` is None if it went well."""
+    """One try at one target. Times are milliseconds since the exchange began; `failure` is None if it went well.
+
+    `why` it was made, in a word that logs and the ledger show: `first` · `stale` (the pooled link before was dead
+    already) · `retry` (same target) · `fallback` (another target) · `hedge` (the one before was slow, and went on) ·
+    `resume` (carries on a stream that was cut).
+    The last five are its own, where the receipt has the exchange's: sums of tokens and cost over all attempts, and what
+    the client saw. Where no attempt has any usage or cost, all that was used is the last answered one's and need not be
+    said twice: so it is usually, with a single attempt. The ledger's row of that attempt gets the exchange's figures.
+    """
 
     provider: str
     model: str | None  # as it was asked for there
@@ -272,6 +317,12 @@ class Attempt(NamedTuple):
     reused: bool  # on a pooled connection
     status: int  # 0: no answer
     failure: Failure | None
+    why: str = "first"
+    first_event_ms: float | None = None
+    usage: Usage | None = None
+    cost_micros: int | None = None  # by our prices; None: no price is known, or as `usage`
+    model_served: str | None = None
+    bytes_out: int = 0  # of its answer's body, to the client
 
 
 @dataclass(slots=True)
@@ -279,7 +330,9 @@ class Receipt:
     """The one record of how an exchange ended. Names are the ledger's columns (DESIGN 15).
 
     Times in milliseconds from the first byte of the request head; None where that point was not reached. `connect_ms`
-    and `queue_ms` are durations. Holds no content, no secret, no query string.
+    and `queue_ms` are durations. `usage` and `cost_micros` are what the exchange took in all: the sums over its
+    attempts (`sum_usage`, `sum_known`), also of those whose answer nobody saw. `provider` and `model_served` are those
+    of the answer that the client got. Holds no content, no secret, no query string.
     """
 
     id: str

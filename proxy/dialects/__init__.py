@@ -9,7 +9,11 @@
   text        what a model said, for counting
   prompt      what a model was told, for counting
   factors     from counted tokens to a model's own, and from bytes to tokens
+  resume      a stream that broke, continued by a second one
+  resume_event   one event of such a stream; resume_chat, resume_messages: in each of the dialects that have them
   failures    the sentence and the names of a Failure that error bodies are made of
+  causes      why a provider would not answer, out of its error body or event
+  models      lists of models, as clients of OpenAI and of Anthropic read them
   openai, responses, anthropic, gemini, ollama, plain   the formats
 
 `DIALECTS` finds a dialect by the name that routes, receipts and settings use. May not live here: sockets, clocks, who
