@@ -3,6 +3,9 @@
 secret      Secret: the only type a secret value lives in
 mask        Mask: hides secrets that somebody sends back
 snapshot    Provider, Origin, Snapshot: dict lookups, nothing else
+aliases     Choice, Alias: a name of clients, and the targets that may answer to it
+alias_text  aliases as people write them, both ways
+windows     context windows of well-known models
 families    the one table of what differs between families of providers
 urls        base URLs and forward proxies out of text
 load        environment mapping -> Snapshot, all errors at once

@@ -1,7 +1,8 @@
 """Environment -> Snapshot.
 
 Lives here: which variables make which providers, and what may stand in them. May not live here: files, the process's
-own environment (settings passes a mapping with the values of `_FILE` variables put in), listeners, keys of clients.
+own environment (settings passes a mapping with the values of `_FILE` variables put in), listeners, keys of clients, the
+grammar of aliases (alias_text).
 How it works: a credential or a base URL makes a vendor's provider exist; `LLM_PROXY_PROVIDER_<NAME>` makes any other.
 Everything is read before anything is refused, so that all errors come out at once. An empty variable is an unset one.
 Sources: the clients openai, anthropic, google-genai and ollama for the names and default URLs of their vendors; WIRE 1.
@@ -16,6 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from proxy.catalog.alias_text import parse_aliases
 from proxy.catalog.families import AUTHS, FAMILIES, KEY_FIELDS
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
@@ -108,7 +110,9 @@ VARIABLES = tuple(
 
 PREFIX = "LLM_PROXY_PROVIDER_"
 DEFAULT = "LLM_PROXY_DEFAULT_PROVIDER"
-_OPTIONS = ("_API_KEY", "_AUTH", "_HEADERS", "_INCLUDE_USAGE")
+MODELS = "LLM_PROXY_MODELS"
+_SECRET_OPTIONS = ("_API_KEY", "_API_KEYS", "_HEADERS")
+_OPTIONS = (*_SECRET_OPTIONS, "_AUTH", "_INCLUDE_USAGE")
 INCLUDE_USAGE = "LLM_PROXY_INCLUDE_USAGE"
 # Servers that refuse members they do not know, and report usage anyway (WIRE 0.1, 1).
 _STRICT_HOSTS = ("api.mistral.ai",)
@@ -132,11 +136,11 @@ def load(environ: Mapping[str, str], *, passthrough: bool = False) -> Loaded:
 def secret_names(environ: Mapping[str, str]) -> set[str]:
     """The variables of this module whose values are secrets, and may therefore come from files."""
     names = {variable for vendor in VENDORS.values() for variable, _ in vendor.keys}
-    names |= {PREFIX + name.upper() + option for name in VENDORS for option in ("_API_KEY", "_HEADERS")}
+    names |= {PREFIX + name.upper() + option for name in VENDORS for option in _SECRET_OPTIONS}
     for name in environ:
         if name.startswith(PREFIX):
             stem = name.removesuffix("_FILE")
-            names |= {stem} if stem.endswith(("_API_KEY", "_HEADERS")) else {stem + "_API_KEY", stem + "_HEADERS"}
+            names |= {stem} if stem.endswith(_SECRET_OPTIONS) else {stem + option for option in _SECRET_OPTIONS}
     return names
 
 
@@ -168,7 +172,9 @@ class _Loading:
                 self._errors.append(f"{variable}: there is no {PREFIX}{name.upper()}=<family>+<url> that it belongs to")
         owners = [(start, name) for name in providers if name in VENDORS for start in VENDORS[name].owns]
         owners.sort(key=lambda owner: (-len(owner[0]), owner[0]))
-        snapshot = Snapshot(providers, self._default(providers), tuple(owners))
+        aliases, problems = parse_aliases(self._environ.get(MODELS, ""), providers)
+        self._errors += [f"{MODELS}: {problem}" for problem in problems]
+        snapshot = Snapshot(providers, self._default(providers), tuple(owners), aliases=aliases)
         return Loaded(snapshot, self._errors, self._warnings)
 
     def _named(self) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
@@ -196,7 +202,7 @@ class _Loading:
         found = [(variable, auth) for variable, auth in vendor.keys if variable in self._environ]
         url = self._environ.get(vendor.url_variable) if vendor.url_variable else None
         public = self._passthrough and vendor.url.startswith("https:")
-        if not (found or url or "_API_KEY" in options or public):
+        if not (found or url or {"_API_KEY", "_API_KEYS"} & set(options) or public):
             if options:
                 variable = next(iter(options.values()))
                 self._errors.append(f"{variable}: provider {name} does not exist: set {vendor.keys[0][0]}")
@@ -211,6 +217,13 @@ class _Loading:
         credential, auth = None, FAMILIES[vendor.family].auth
         if found:
             credential, auth = self._secret(found[0][0]), found[0][1]
+            if (
+                "_API_KEYS" in options
+                and not {"_API_KEY", "_AUTH"} & set(options)
+                and auth != FAMILIES[vendor.family].auth
+            ):
+                how = f"{found[0][0]} is set, which is carried in another way than these: unset one of the two"
+                self._errors.append(f"{options['_API_KEYS']}: {how}")
         return None if base is None else self._provider(name, vendor.family, base, credential, auth, options)
 
     def _further(self, name: str, variable: str, text: str, options: dict[str, str]) -> Provider | None:
@@ -237,13 +250,18 @@ class _Loading:
             auth = self._environ[options["_AUTH"]].lower()
             if auth not in AUTHS:
                 self._errors.append(f"{options['_AUTH']}: must be one of {', '.join(AUTHS)}")
+        further = self._further_secrets(options["_API_KEYS"], credential) if "_API_KEYS" in options else ()
+        if further and auth == "none":
+            self._warnings.append(f"{options['_API_KEYS']}: is not used, since {options['_AUTH']} is none")
+        if credential is None and further:
+            credential, further = further[0], further[1:]
         headers: tuple[tuple[bytes, Secret], ...] = ()
         if "_HEADERS" in options:
             headers = self._headers(options["_HEADERS"], credential is not None and auth != "none")
         proxy, authorization = self._rules.for_origin(base.scheme, base.host, base.port)
         origin = Origin(base.scheme, base.host, base.port, proxy, authorization)
         takes = self._takes_include_usage(family, base.host, options.get("_INCLUDE_USAGE"))
-        return Provider(name, family, origin, base.path, base.host_header, credential, auth, headers, takes)
+        return Provider(name, family, origin, base.path, base.host_header, credential, auth, headers, takes, further)
 
     def _takes_include_usage(self, family: str, host: str, own: str | None) -> bool:
         """Whether streams of a provider may be asked for usage where the client did not ask."""
@@ -274,6 +292,26 @@ class _Loading:
             self._errors.append(f"{variable}: holds blanks or characters that cannot stand in a header")
             return None
         return Secret(value)
+
+    def _further_secrets(self, variable: str, first: Secret | None) -> tuple[Secret, ...]:
+        """The values in `variable` that may be carried beside `first`. What is wrong names their numbers."""
+        found: dict[Secret, int] = {}
+        pieces = [piece.strip() for piece in re.split(r"[,\n]", self._environ[variable]) if piece.strip()]
+        for number, piece in enumerate(pieces, 1):
+            secret = Secret(piece)
+            if _VISIBLE.fullmatch(piece) is None:
+                self._errors.append(
+                    f"{variable}: key {number} holds blanks or characters that cannot stand in a header"
+                )
+            elif secret == first:
+                self._errors.append(f"{variable}: key {number} is the one that another variable sets already")
+            elif secret in found:
+                self._errors.append(f"{variable}: keys {found[secret]} and {number} are the same")
+            else:
+                found[secret] = number
+        if not pieces:
+            self._errors.append(f"{variable}: write keys, separated by commas")
+        return tuple(found)
 
     def _headers(self, variable: str, has_key: bool) -> tuple[tuple[bytes, Secret], ...]:
         fields = _read_headers(self._environ[variable])

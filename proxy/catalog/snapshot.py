@@ -1,6 +1,6 @@
 """Providers as frozen values.
 
-Lives here: what a provider is, and the snapshot that finds one by name.
+Lives here: what a provider is, and the snapshot that finds one, or an alias, by name.
 May not live here: reading configuration (load), choosing a provider for a call (policy/router).
 How it works: built whole by `load`, never changed; an exchange keeps the snapshot that it began with.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from proxy.catalog.aliases import Alias
 from proxy.catalog.families import KEY_FIELDS, is_secret_field
 from proxy.catalog.mask import Mask
 from proxy.catalog.secret import Secret
@@ -35,7 +36,8 @@ class Provider:
 
     `family` says how base and path are joined and which dialects it speaks (policy/router): "openai" joins base + the
     path after /v1; "anthropic", "gemini", "ollama" join base + the whole path (DESIGN 9).
-    `auth` says how the credential is carried: "bearer", "x-api-key", "api-key", "x-goog-api-key" or "none".
+    `auth` says how the credential is carried: "bearer", "x-api-key", "api-key", "x-goog-api-key" or "none". A request
+    bears one of `credentials`: the first, or where there are `further` ones, another.
     """
 
     name: str
@@ -48,8 +50,10 @@ class Provider:
     # Further fields for each request, lower-case names.
     headers: tuple[tuple[bytes, Secret], ...] = field(default=(), repr=False)
     takes_include_usage: bool = False  # its streams may be asked for usage where the client did not (WIRE 0.1)
-    # Hide what of ours it could send back: all of it, and all but the credential (it is not told where clients bring
-    # their own). None: there is nothing.
+    further: tuple[Secret, ...] = field(default=(), repr=False)  # credentials beside the first, carried as it is
+    credentials: tuple[Secret, ...] = field(init=False, repr=False, compare=False)  # all of them
+    # Hide what of ours it could send back: all of it, and all but the credentials (it is not told them where clients
+    # bring their own). None: there is nothing.
     mask: Mask | None = field(init=False, repr=False, compare=False)
     field_mask: Mask | None = field(init=False, repr=False, compare=False)
 
@@ -58,9 +62,9 @@ class Provider:
         if self.origin.proxy_authorization is not None:
             secrets.append(self.origin.proxy_authorization)
         object.__setattr__(self, "field_mask", Mask(secrets) or None)
-        if self.credential is not None:
-            secrets.append(self.credential)
-        object.__setattr__(self, "mask", Mask(secrets) or None)
+        first = () if self.credential is None else (self.credential,)
+        object.__setattr__(self, "credentials", first + self.further)
+        object.__setattr__(self, "mask", Mask([*secrets, *self.credentials]) or None)
 
     @property
     def has_credential(self) -> bool:
@@ -85,6 +89,7 @@ class Snapshot:
     owners: tuple[tuple[str, str], ...] = ()  # (prefix of a model name, provider name), longest first
     prices: Prices | None = None
     reserves: Reserves = field(default_factory=Reserves)
+    aliases: dict[str, Alias] = field(default_factory=dict)
     _owner_by_prefix: dict[str, str] = field(init=False, repr=False, compare=False)
     _prefix_lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
 

@@ -8,7 +8,12 @@
   counters    where the numbers of limits are: CounterStore, and one in memory
   limits      Limiter: rates (GCRA), budgets, exchanges at once; all of a request's in one step -> Hold or Refusal
   use         how much of each limit is used now, for whoever looks
+  listing     what /v1/models names where that is for us to say: aliases, and what a key was given out for
   router      route: method and path -> Route; plan: Route and Call -> Target (provider, path to send, model to write)
+  retry       what a failed attempt means: again, elsewhere, or that is the answer; how long to wait; the retry budget
+  breaker     Breaker: whether a target that fails is asked at all
+  health      what is known of each target, and which of several equals is asked
+  credentials which of a provider's credentials is used
 
 May not live here: sockets, clocks, files, reading bodies (dialects do), which providers exist (catalog).
 Refusals are values (`Failure`), never exceptions: whatever bytes a client sends, these functions return.

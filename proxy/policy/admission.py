@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, Key, KeyRing, fingerprint, presented_values, strip_key
 from proxy.policy.limits import FOREVER, Chain, Limiter
-from proxy.policy.router import Target
+from proxy.policy.plan import Plan, Target
 from proxy.policy.rules import pattern_of
 from proxy.wire.head import Field, RequestHead
 
@@ -112,14 +112,22 @@ class Admission:
         begun."""
         return None if grant.door is None or self.ring.is_open(grant.door, now) else _WRONG_KEY
 
-    def chain(self, grant: Grant, model: str | None, target: Target) -> Chain | None:
-        """The limits that a request falls under, whose client calls its model so; None: there are none. In passthrough
-        mode those of keys do not hold: anybody could invent another one."""
-        key = None if grant.passthrough else grant.key
-        group = None if grant.door is None else grant.door.key.group
+    def chain(self, grant: Grant, model: str | None, plan: Plan) -> Chain | None:
+        """The limits that a request falls under, whose client calls its model so; None: there are none. With an alias
+        those that hold whichever target is asked. In passthrough mode those of keys do not hold: anybody could invent
+        another one."""
+        if plan.alias is None:
+            return self._chain(grant, model, plan.groups[0][0])
+        return _filled(self.limiter.chain(*_of_key(grant), [plan.alias.name], None))
+
+    def own_chain(self, target: Target, taken: Chain | None) -> Chain | None:
+        """The limits that a target of an alias has beside those that are taken already; None: none."""
+        name, provider = target.model or "", target.provider.name
+        return _filled(self.limiter.chain(None, None, (name, f"{provider}/{name}"), provider, taken or Chain("")))
+
+    def _chain(self, grant: Grant, model: str | None, target: Target) -> Chain | None:
         models = [name for name in (model, target.model) if name is not None]
-        found = self.limiter.chain(key, group, models, target.provider.name)
-        return found if found.rates or found.budgets or found.slots else None
+        return _filled(self.limiter.chain(*_of_key(grant), models, target.provider.name))
 
     def permitted(
         self,
@@ -139,13 +147,12 @@ class Admission:
         if key.providers is not None and target.provider.name not in key.providers:
             return _NO_MODEL
         if is_read:
-            is_meant = key.models is None or _is_meant(key.models, model, target, providers)
-            return None if is_meant else _NO_MODEL
+            return None if key.models is None or is_meant(key.models, model, target, providers) else _NO_MODEL
         if method in ("GET", "HEAD"):  # nothing is generated there
             return None
         is_raw = key.raw
         if is_raw is None:
-            chain = self.chain(grant, None, target)
+            chain = self._chain(grant, None, target)
             is_counted = self.limiter.has_models or (chain is not None and chain.counts_tokens)
             is_raw = key.models is None and not is_counted
         return None if is_raw else _NO_RAW
@@ -154,7 +161,7 @@ class Admission:
         """Whether it matters to a limit, or to what the grant's key may ask for, which model answers."""
         if self.limiter.has_models or (grant.door is not None and grant.door.key.models is not None):
             return True
-        chain = self.chain(grant, model, target)
+        chain = self._chain(grant, model, target)
         return chain is not None and chain.has_dollars
 
     def take_stream(self, grant: Grant) -> Failure | None:
@@ -178,7 +185,16 @@ class Admission:
             self._streams.pop(grant.key, None)
 
 
-def _is_meant(patterns: Iterable[str], model: str | None, target: Target, providers: Container[str]) -> bool:
+def _of_key(grant: Grant) -> tuple[str | None, str | None]:
+    """The key and its group, as limits know them."""
+    return None if grant.passthrough else grant.key, None if grant.door is None else grant.door.key.group
+
+
+def _filled(chain: Chain) -> Chain | None:
+    return chain if chain.rates or chain.budgets or chain.slots else None
+
+
+def is_meant(patterns: Iterable[str], model: str | None, target: Target, providers: Container[str]) -> bool:
     """Whether a model is among those of a key. A pattern with a slash means `provider/model`, as here; or what the
     client wrote, unless that begins with the name of a provider: "openai/*" is not what another one has so named."""
     asked = target.model or model

@@ -1,7 +1,7 @@
 """What a request may cost at most, before it is sent; what it did cost; why it may not come.
 
-Lives here: `demand_of`, `used_of`, `failure_of`, `PREAMBLE`. May not live here: whether it may (limits), how many
-tokens it used (relay.metering), what a body's bytes do not show (dialects.bounds).
+Lives here: `demand_of`, `affordable`, `used_of`, `failure_of`, `PREAMBLE`. May not live here: whether it may (limits),
+how many tokens it used (relay.metering), what a body's bytes do not show (dialects.bounds).
 How it works: text has no more tokens than bytes, besides what a provider puts before it; what is not text, or is kept
 elsewhere, reserves a whole context window. The output is bounded by the caller's cap, for each of the answers it asks
 for, else by a configured number. The price is the dearest that could apply. All of it but what was used comes back at
@@ -16,6 +16,7 @@ from proxy.dialects.bounds import look
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Phase, Side, Usage
 from proxy.policy.limits import Chain, Demand, Hold, Refusal
+from proxy.policy.plan import Plan
 from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS, TOKENS, Costs, dollars
 
 # What a request has used that never got an answer which costs anything.
@@ -72,6 +73,40 @@ def demand_of(
             return _UNPRICED
         micros = found or 0
     return Demand((1, read + said, read, said, micros), (1, least, least, 0, 0))
+
+
+_DOLLARS = Chain("", counts_tokens=True, has_dollars=True, has_hard_dollars=True)
+
+
+def affordable(plan: Plan, call: Call | None, body: bytes, snapshot: Snapshot, at: float) -> Plan | Failure:
+    """Of an alias with a limit on what one request costs, those targets at which `call` keeps it. Failure:
+    EXCEEDS_LIMIT, UNPRICED, FORBIDDEN."""
+    most = None if plan.alias is None else plan.alias.cost
+    if most is None:
+        return plan
+    failure: Failure | None = None
+    groups = []
+    for group in plan.groups:
+        left = []
+        for target in group:
+            found = demand_of(_DOLLARS, call, body, target.model, target.provider, snapshot, at)
+            if isinstance(found, Failure):
+                failure = failure or found
+            elif found.most[MICROS] <= most:
+                left.append(target)
+            else:
+                failure = _too_dear(most)
+        groups.append(tuple(left))
+    kept = tuple(filter(None, groups))
+    return plan._replace(groups=kept) if kept or failure is None else failure
+
+
+def _too_dear(most: int) -> Failure:
+    detail = (
+        f"this request may cost more than {dollars(most)} usd, which is the most for one to this model: send a shorter "
+        "one, or with a smaller cap on its output"
+    )
+    return Failure(Side.CLIENT, Phase.ADMIT, Kind.EXCEEDS_LIMIT, detail)
 
 
 def used_of(hold: Hold, usage: Usage | None, cost: int | None) -> Costs:

@@ -91,6 +91,7 @@ class Chain(NamedTuple):
     counts_tokens: bool = False  # anything but requests and exchanges at once matters
     has_dollars: bool = False
     has_hard_dollars: bool = False
+    is_kept: bool = True  # what was taken is told to the operator after a kill
 
 
 class Hold:
@@ -121,10 +122,8 @@ class Hold:
             return
         self._is_settled = True
         chain, costs = self.chain, self.costs
-        if self._place is not None:
+        if self.ends:
             # First: a kill in between leaves a charge that nobody can give back, never one that is given back twice.
-            view, at = self._place
-            view[at] = view[at + 1] = view[at + 2] = 0
             self._limiter.close(self, self._place)
         if used is None:
             return
@@ -184,19 +183,31 @@ class Limiter:
     def rules(self, scope: str) -> Rules:
         return self._rules.get(scope, Rules())
 
-    def chain(self, key: str | None, group: str | None, models: Iterable[str], provider: str | None) -> Chain:
+    def chain(
+        self,
+        key: str | None,
+        group: str | None,
+        models: Iterable[str],
+        provider: str | None,
+        beside: Chain | None = None,
+    ) -> Chain:
         """The limits of a request: those of its key, of the key's group, of the model by all names that it has here,
-        of the provider, and of everything. A model's scope may hold `*`, which stands for anything."""
+        of the provider, and of everything. A model's scope may hold `*`, which stands for anything. `beside` are those
+        that are taken already: the operator is told of those only, if the process is killed."""
         named = (("key", key), ("group", group), ("provider", provider))
         scopes = [f"{kind} {name}" for kind, name in named if name is not None]  # a key may be called None
         scopes = [scope for scope in (*scopes, "all") if scope in self._rules]
         lower = [model.lower() for model in models]
         scopes += [scope for scope, pattern in self._models.items() if any(map(pattern.fullmatch, lower))]
-        found = self._chains.get(asked := (key or "", *scopes))
+        if beside is not None:
+            scopes = [scope for scope in scopes if scope not in beside.scopes]
+        asked = (key or "", "" if beside is None else "beside", *scopes)
+        found = self._chains.get(asked)
         if found is None:
             if len(self._chains) > 10_000:  # keys by the hundred thousand
                 self._chains.clear()
-            found = self._chains[asked] = self._make_chain(key or "", scopes)
+            found = self._make_chain(key or "", scopes)
+            found = self._chains[asked] = found if beside is None else found._replace(is_kept=False)
         return found
 
     def _make_chain(self, key: str, scopes: Iterable[str]) -> Chain:
@@ -277,7 +288,7 @@ class Limiter:
         for slots in chain.slots:
             slots.held += 1
         place = None
-        if ends:
+        if ends and chain.is_kept:
             # Behind the charges: a kill in between leaves a charge that nobody can give back, never one that can be
             # given back without having been made.
             place = self._store.hold(chain.key)
@@ -299,10 +310,13 @@ class Limiter:
                 with suppress(Exception):
                     self.on_passed(*name)
 
-    def close(self, hold: Hold, place: tuple[MutableSequence[int], int]) -> None:
+    def close(self, hold: Hold, place: tuple[MutableSequence[int], int] | None) -> None:
         """`hold` is settled."""
         self.open.discard(hold)
-        self._store.free(hold.chain.key, place)
+        if place is not None:
+            view, at = place
+            view[at] = view[at + 1] = view[at + 2] = 0
+            self._store.free(hold.chain.key, place)
 
     def lacks(self, chain: Chain, costs: Costs, now: int) -> Refusal | None:
         """The first hard budget of `chain` that has less left than `costs`; None: all have as much."""
@@ -331,6 +345,10 @@ class Limiter:
         return end
 
     # -- for whoever only looks, in any thread -----------------------------------------------------------------------
+
+    @property
+    def has_rules(self) -> bool:
+        return bool(self._rules)
 
     @property
     def has_models(self) -> bool:

@@ -1,14 +1,13 @@
 """Where does a request go?
 
-Lives here: method and path -> `Route`; `Route` and `Call` -> `Target`; which dialect words a refusal.
-May not live here: connections, credentials, bodies. Nothing here raises, whatever the bytes.
+Lives here: method and path -> `Route`; which dialect words a refusal.
+May not live here: connections, credentials, bodies; which model is meant (plan). Nothing here raises, whatever the
+bytes.
 How it works: two steps, because the model stands in the body. `route` needs the head only and says whether the body
-must be held; `plan` names provider, path and, where the client wrote `provider/model`, the model to splice in. Paths
-are compared raw and exactly: the ones we know are keys of a dict, so only others need to be looked at for what might
-lead elsewhere (dot segments, `//`, backslashes, encoded or not), and for other spellings of a path that is read, which
-a provider may take for it: they are refused, else a stream could pass unread, past its limits.
-A model name is resolved as `provider/model`, then by the owner of the name, then to the default provider (DESIGN 9). On
-paths that only one family has (Gemini's, Ollama's) the owner of a name is not asked: the path says it already.
+must be held; `plan` then names the targets. Paths are compared raw and exactly: the ones we know are keys of a dict, so
+only others need to be looked at for what might lead elsewhere (dot segments, `//`, backslashes, encoded or not), and
+for other spellings of a path that is read, which a provider may take for it: they are refused, else a stream could pass
+unread, past its limits.
 Doubted: `anthropic-version` sends every further /v1 path to the Anthropic provider, not only /v1/models.
 """
 
@@ -20,12 +19,12 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from proxy.catalog.families import FAMILIES
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects import DIALECTS
-from proxy.dialects.call import Call, Dialect
-from proxy.outcome import Failure, Kind, Phase, Side
-from proxy.policy.keys import strip_key
+from proxy.dialects.call import Dialect
+from proxy.dialects.gemini import find_model
+from proxy.outcome import Failure, Kind
+from proxy.policy.plan import join, no_default, not_spoken, of_family, refusal
 
 HeadGet = Callable[[bytes], bytes | None]
 
@@ -40,18 +39,6 @@ class Route(NamedTuple):
     reads_body: bool
     provider: Provider | None
     path: bytes
-
-
-class Target(NamedTuple):
-    """Where to send it. `target` is path and query in origin form; `model` replaces the one in the body unless None."""
-
-    provider: Provider
-    target: bytes
-    model: str | None
-
-
-def _refusal(kind: Kind, detail: str) -> Failure:
-    return Failure(Side.CLIENT, Phase.HEAD, kind, detail)
 
 
 # --- known paths ------------------------------------------------------------------------------------------------------
@@ -88,15 +75,6 @@ _POST_PATHS: dict[bytes, str] = {
 # Ready-made answers for the paths that nearly every request has: one dict lookup, no allocation.
 _UNIFIED = {path: Route(DIALECTS[dialect], True, None, path) for path, dialect in _POST_PATHS.items()}
 
-# The family that a dialect is at home in: its provider answers where the default cannot.
-_HOME = {
-    "anthropic-messages": "anthropic",
-    "anthropic-count-tokens": "anthropic",
-    "gemini": "gemini",
-    "ollama": "ollama",
-}
-_OWNERLESS = frozenset({"gemini", "ollama"})
-
 
 # --- what a target may look like --------------------------------------------------------------------------------------
 
@@ -108,8 +86,8 @@ _STRAY = re.compile(rb"(?:^|/)\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
 # Raw quotes and brackets in a query do no harm and real clients send them.
 _QUERY = re.compile(rb"[!-\"$-~]*")
 
-_BAD_TARGET = _refusal(Kind.BAD_REQUEST, "the request target must be a plain absolute path without dot segments")
-_BAD_QUERY = _refusal(Kind.BAD_REQUEST, "the query holds bytes that must be percent-encoded")
+_BAD_TARGET = refusal(Kind.BAD_REQUEST, "the request target must be a plain absolute path without dot segments")
+_BAD_QUERY = refusal(Kind.BAD_REQUEST, "the query holds bytes that must be percent-encoded")
 
 
 def _is_plain_path(path: bytes) -> bool:
@@ -135,7 +113,7 @@ def _canonical(path: bytes) -> bytes:
 
 def _misspelt(end: bytes) -> Failure:
     detail = "write this path as its API has it, without escapes, parameters or further slashes; it ends in "
-    return _refusal(Kind.BAD_REQUEST, detail + end.decode("ascii", "replace"))
+    return refusal(Kind.BAD_REQUEST, detail + end.decode("ascii", "replace"))
 
 
 # --- route ------------------------------------------------------------------------------------------------------------
@@ -154,13 +132,13 @@ def route(method: bytes, path: bytes, query: bytes, snapshot: Snapshot, head_get
         if method == b"POST":
             return known
         if method not in _ALSO.get(path, ()):
-            return _refusal(Kind.METHOD_NOT_ALLOWED, "this path is called with POST")
+            return refusal(Kind.METHOD_NOT_ALLOWED, "this path is called with POST")
     elif not _is_plain_path(path):
         return _BAD_TARGET
     elif _canonical(path) in _UNIFIED:
         return _misspelt(_canonical(path))
     if method == b"TRACE":  # shows a caller the fields we add, credential included
-        return _refusal(Kind.METHOD_NOT_ALLOWED, "TRACE is not relayed")
+        return refusal(Kind.METHOD_NOT_ALLOWED, "TRACE is not relayed")
     if path.startswith(b"/v1/"):
         return _v1_route(method, path, snapshot, head_get)
     if path.startswith(_GEMINI_ROOTS):
@@ -198,14 +176,14 @@ def _v1_route(method: bytes, path: bytes, snapshot: Snapshot, head_get: HeadGet)
     if path.startswith(b"/v1/messages/"):
         return _home_route(method, path, "anthropic", snapshot)
     if head_get(b"anthropic-version") is not None:
-        provider = _of_family("anthropic", snapshot)
+        provider = of_family("anthropic", snapshot)
         if provider is not None:
             return _unread(method, provider, path)
     # Google's client lists models at /v1/models as well; only the carrier of its key tells it from OpenAI's.
     if path.startswith(b"/v1/models") and head_get(b"x-goog-api-key") is not None:
         return _gemini_route(method, path, snapshot)
     if snapshot.default is None:
-        return _no_default(snapshot)
+        return no_default(snapshot)
     return _unread(method, snapshot.default, path)
 
 
@@ -222,9 +200,9 @@ def _unread(method: bytes, provider: Provider, path: bytes) -> Route | Failure:
 
 
 def _home_route(method: bytes, path: bytes, family: str, snapshot: Snapshot) -> Route | Failure:
-    provider = _of_family(family, snapshot)
+    provider = of_family(family, snapshot)
     if provider is None:
-        return _refusal(Kind.UNROUTED, f"no provider of the {family} family is configured, and only one has this path")
+        return refusal(Kind.UNROUTED, f"no provider of the {family} family is configured, and only one has this path")
     return _unread(method, provider, path)
 
 
@@ -234,7 +212,7 @@ def _named_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Fail
     provider = snapshot.providers.get(name.decode("latin-1"))
     if provider is None or not slash:
         detail = "no such path: set the client's base URL to this proxy's address and /v1, or to /{provider}"
-        return _refusal(Kind.NOT_FOUND, detail)
+        return refusal(Kind.NOT_FOUND, detail)
     rest = b"/" + rest
     if method == b"POST":
         dialect = _dialect_below(provider, rest)
@@ -255,7 +233,7 @@ def _dialect_below(provider: Provider, path: bytes) -> str | None:
     if family == "ollama":
         return _POST_PATHS.get(path)
     if family in ("openai", "azure"):
-        joined = _join(provider, path)
+        joined = join(provider, path)
         if family == "azure" and joined.startswith(b"/openai/deployments/"):
             return _OPENAI_PATHS.get(b"/" + joined[len(b"/openai/deployments/") :].partition(b"/")[2])
         return _OPENAI_PATHS.get(joined[len(provider.base) :])
@@ -276,11 +254,15 @@ def _gemini_action(path: bytes) -> bytes | None:
 
 def _gemini_route(method: bytes, path: bytes, snapshot: Snapshot) -> Route | Failure:
     """Any path of Gemini's. `provider/model` in it names a provider, and is then taken out of the path."""
+    if method == b"POST" and _gemini_action(path) in _GEMINI_ACTIONS:
+        named = find_model(path)
+        if named is not None and named.model in snapshot.aliases:
+            return Route(DIALECTS["gemini"], True, None, path)
     provider, path = _gemini_provider(path, snapshot)
     if provider is None:
-        return _refusal(Kind.UNROUTED, "no Gemini provider is configured: set GEMINI_API_KEY")
+        return refusal(Kind.UNROUTED, "no Gemini provider is configured: set GEMINI_API_KEY")
     if provider.family != "gemini":
-        return _not_spoken(provider, "gemini")
+        return not_spoken(provider, "gemini")
     if method == b"POST":
         dialect = _dialect_below(provider, path)
         if dialect is not None:
@@ -300,95 +282,4 @@ def _gemini_provider(path: bytes, snapshot: Snapshot) -> tuple[Provider | None, 
     default = snapshot.default
     if default is not None and default.family == "gemini":
         return default, path
-    return _of_family("gemini", snapshot), path
-
-
-# --- plan -------------------------------------------------------------------------------------------------------------
-
-
-def plan(route: Route, call: Call | None, query: bytes, snapshot: Snapshot) -> Target | Failure:
-    """Provider, target and new model name. `call` is None where the body is not read. Failure: UNROUTED."""
-    provider, model = route.provider, None
-    if provider is None:
-        name = call.model if call is not None else None
-        found = _resolve(name, route.dialect.name, snapshot)
-        if isinstance(found, Failure):
-            return found
-        provider, model = found
-    target = _join(provider, route.path)
-    if query:
-        query, _ = strip_key(query)
-        if query:
-            target += b"?" + query
-    return Target(provider, target, model)
-
-
-def _resolve(name: str | None, dialect: str, snapshot: Snapshot) -> tuple[Provider, str | None] | Failure:
-    """The provider of model `name`, and the name it has there if that is another one."""
-    if name is not None:
-        prefix, slash, rest = name.partition("/")
-        if slash and rest:
-            provider = snapshot.providers.get(prefix)
-            if provider is not None:
-                return (provider, rest) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
-        if dialect not in _OWNERLESS:
-            owner = snapshot.owner_of(name)
-            if owner is not None:
-                provider = snapshot.providers[owner]
-                return (provider, None) if _speaks(provider, dialect) else _not_spoken(provider, dialect)
-    return _fall_back(dialect, snapshot)
-
-
-def _fall_back(dialect: str, snapshot: Snapshot) -> tuple[Provider, str | None] | Failure:
-    default = snapshot.default
-    if default is not None and _speaks(default, dialect):
-        return default, None
-    home = _HOME.get(dialect)
-    provider = _of_family(home, snapshot) if home is not None else None
-    if provider is not None:
-        return provider, None
-    return _no_default(snapshot) if default is None else _not_spoken(default, dialect)
-
-
-def _speaks(provider: Provider, dialect: str) -> bool:
-    return dialect in FAMILIES[provider.family].dialects
-
-
-def _of_family(family: str, snapshot: Snapshot) -> Provider | None:
-    """The vendor's own provider where there is one (it bears the family's name), else the first of the family."""
-    provider = snapshot.providers.get(family)
-    if provider is not None and provider.family == family:
-        return provider
-    return next((provider for provider in snapshot.providers.values() if provider.family == family), None)
-
-
-def _no_default(snapshot: Snapshot) -> Failure:
-    if not snapshot.providers:
-        return _refusal(Kind.UNROUTED, "no provider is configured here: set e.g. OPENAI_API_KEY where the proxy runs")
-    detail = "no provider for this request: write the model as provider/model, or set LLM_PROXY_DEFAULT_PROVIDER"
-    return _refusal(Kind.UNROUTED, detail)
-
-
-def _not_spoken(provider: Provider, dialect: str) -> Failure:
-    detail = (
-        f"provider {provider.name} (family {provider.family}) does not speak {dialect}: use a path of its own format, "
-        "or name another provider as provider/model"
-    )
-    return _refusal(Kind.UNROUTED, detail)
-
-
-def _join(provider: Provider, path: bytes) -> bytes:
-    """`path` under the provider's base URL, as its vendor's SDK joins them (DESIGN 9).
-
-    In the OpenAI family /v1 stands for the base; a path that begins with the base already is the vendor's own.
-    """
-    base = provider.base
-    if FAMILIES[provider.family].whole_path:
-        return base + path
-    if base and path.startswith(base) and path[len(base) : len(base) + 1] in (b"/", b""):
-        return path
-    if path.startswith(b"/v1/"):
-        return base + path[3:]
-    if provider.family == "azure" and path.startswith(b"/openai/"):
-        return path  # deployments lie beside the base /openai/v1, not below it
-    return base + path
+    return of_family("gemini", snapshot), path

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.aliases import Choice
 from proxy.catalog.families import FAMILIES
 from proxy.catalog.load import VARIABLES, VENDORS, Loaded, load, secret_names
 from proxy.catalog.secret import Secret
@@ -278,6 +279,96 @@ def test_a_proxy_stands_before_the_origins_it_is_meant_for() -> None:
     assert found.providers["ollama"].origin.proxy is None
 
 
+# --- several credentials ----------------------------------------------------------------------------------------------
+
+
+def values(provider: Provider) -> list[str]:
+    return [secret.reveal() for secret in provider.credentials]
+
+
+@pytest.mark.parametrize("keys", ["one,two", " one , two ,", "one\ntwo\n", "one\r\n\r\ntwo"])
+def test_a_provider_may_have_several_credentials(keys: str) -> None:
+    alone = only(LLM_PROXY_PROVIDER_X="openai+http://x/v1", LLM_PROXY_PROVIDER_X_API_KEYS=keys)
+    assert values(alone) == ["one", "two"]
+    assert alone.credential == Secret("one") and alone.further == (Secret("two"),)
+    assert alone.has_credential
+    vendor = only(LLM_PROXY_PROVIDER_OPENAI_API_KEYS=keys)
+    assert (vendor.name, vendor.auth, values(vendor)) == ("openai", "bearer", ["one", "two"])
+
+
+def test_the_one_that_is_set_alone_comes_first() -> None:
+    keys = {"LLM_PROXY_PROVIDER_ANTHROPIC_API_KEYS": "two,three"}
+    assert values(only(ANTHROPIC_API_KEY="one", **keys)) == ["one", "two", "three"]
+    assert values(only(LLM_PROXY_PROVIDER_ANTHROPIC_API_KEY="one", **keys)) == ["one", "two", "three"]
+    assert values(only(ANTHROPIC_API_KEY="one")) == ["one"]
+    assert only(OLLAMA_HOST="x").credentials == ()
+
+
+def test_further_credentials_are_shown_and_sent_back_no_more_than_the_first() -> None:
+    provider = only(LLM_PROXY_PROVIDER_OPENAI_API_KEYS="sk-first-0,sk-second-0")
+    assert provider.mask is not None
+    assert provider.mask.hide(b"sk-first-0 sk-second-0") == b"********** ***********"
+    assert not provider.field_mask
+    assert "sk-" not in repr(provider)
+
+
+def test_a_credential_that_is_carried_in_another_way_is_not_put_beside_them() -> None:
+    keys = {"LLM_PROXY_PROVIDER_ANTHROPIC_API_KEYS": "secret-2"}
+    found = error(ANTHROPIC_AUTH_TOKEN="secret-1", **keys)
+    assert found.startswith("LLM_PROXY_PROVIDER_ANTHROPIC_API_KEYS: ANTHROPIC_AUTH_TOKEN is set")
+    assert "secret" not in found
+    said = only(ANTHROPIC_AUTH_TOKEN="one", LLM_PROXY_PROVIDER_ANTHROPIC_AUTH="bearer", **keys)
+    assert (said.auth, values(said)) == ("bearer", ["one", "secret-2"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("secret-1,secret-2,secret-1", "keys 1 and 3 are the same"),
+        ("secret-1,secret 2", "key 2 holds blanks"),
+        ("secret-2,secret-0", "key 2 is the one that another variable sets already"),
+        (",", "write keys, separated by commas"),
+    ],
+)
+def test_what_is_wrong_with_several_is_said_by_number(keys: str, what: str) -> None:
+    found = error(OPENAI_API_KEY="secret-0", LLM_PROXY_PROVIDER_OPENAI_API_KEYS=keys)
+    assert found.startswith(f"LLM_PROXY_PROVIDER_OPENAI_API_KEYS: {what}")
+    assert "secret" not in found
+
+
+def test_several_that_are_never_sent_are_warned_of() -> None:
+    keys = {"LLM_PROXY_PROVIDER_X_API_KEYS": "one,two", "LLM_PROXY_PROVIDER_X_AUTH": "none"}
+    (warning,) = load({"LLM_PROXY_PROVIDER_X": "openai+http://x/v1", **keys}).warnings
+    assert warning == "LLM_PROXY_PROVIDER_X_API_KEYS: is not used, since LLM_PROXY_PROVIDER_X_AUTH is none"
+
+
+def test_several_credentials_of_nobody_are_refused() -> None:
+    assert error(LLM_PROXY_PROVIDER_X_API_KEYS="secret").startswith("LLM_PROXY_PROVIDER_X_API_KEYS: there is no ")
+
+
+# --- aliases ----------------------------------------------------------------------------------------------------------
+
+
+def test_aliases_know_all_providers() -> None:
+    found = snapshot(
+        OPENAI_API_KEY="k",
+        LLM_PROXY_PROVIDER_MINE="openai+http://x/v1",
+        LLM_PROXY_MODELS="\nfast = openai/gpt-4o*2, mine/llama (window=8k)\ngpt-4o (retries=1) = openai/gpt-4o;",
+    )
+    assert list(found.aliases) == ["fast", "gpt-4o"]
+    assert found.aliases["fast"].groups == ((Choice("openai", "gpt-4o", 2, 128_000), Choice("mine", "llama", 1, 8000)),)
+    assert found.aliases["gpt-4o"].retries == 1
+    assert snapshot(OPENAI_API_KEY="k").aliases == {}
+
+
+def test_all_that_is_wrong_with_aliases_is_said_beside_the_rest() -> None:
+    errors = load({"OPENAI_BASE_URL": "x", "GROQ_API_KEY": "k", "LLM_PROXY_MODELS": "a = opnai/b; b = groq/c*0"}).errors
+    assert errors[1:] == [
+        "LLM_PROXY_MODELS: alias 1, at character 5: there is no provider of this name (groq)",
+        "LLM_PROXY_MODELS: alias 2, at character 18: write a weight as a whole number from 1 to 1000",
+    ]
+
+
 def test_every_vendor_is_of_a_known_family() -> None:
     assert {vendor.family for vendor in VENDORS.values()} <= set(FAMILIES)
     assert len(set(VARIABLES)) == len(VARIABLES)
@@ -286,7 +377,10 @@ def test_every_vendor_is_of_a_known_family() -> None:
 def test_secrets_are_known_by_name_so_that_they_may_come_from_files() -> None:
     names = secret_names({"LLM_PROXY_PROVIDER_X": "", "LLM_PROXY_PROVIDER_Y_API_KEY_FILE": ""})
     wanted = {"OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN", "LLM_PROXY_PROVIDER_X_API_KEY", "LLM_PROXY_PROVIDER_Y_API_KEY"}
-    assert wanted | {"LLM_PROXY_PROVIDER_X_HEADERS"} <= names
+    assert wanted | {"LLM_PROXY_PROVIDER_X_HEADERS", "LLM_PROXY_PROVIDER_X_API_KEYS"} <= names
+    assert "LLM_PROXY_PROVIDER_OPENAI_API_KEYS" in names
+    assert "LLM_PROXY_PROVIDER_Z_API_KEYS" in secret_names({"LLM_PROXY_PROVIDER_Z_API_KEYS_FILE": ""})
+    assert "LLM_PROXY_PROVIDER_Z_API_KEYS_API_KEY" not in secret_names({"LLM_PROXY_PROVIDER_Z_API_KEYS": ""})
     assert "LLM_PROXY_PROVIDER_X" not in names
     assert "OPENAI_BASE_URL" not in names
 
@@ -294,7 +388,11 @@ def test_secrets_are_known_by_name_so_that_they_may_come_from_files() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(
-            [*VARIABLES, "LLM_PROXY_PROVIDER_X", "LLM_PROXY_PROVIDER_X_HEADERS", "HTTPS_PROXY", "NO_PROXY"]
+            [
+                *VARIABLES,
+                *("LLM_PROXY_PROVIDER_X", "LLM_PROXY_PROVIDER_X_HEADERS", "LLM_PROXY_PROVIDER_X_API_KEYS"),
+                *("LLM_PROXY_MODELS", "HTTPS_PROXY", "NO_PROXY"),
+            ]
         ),
         st.one_of(st.text(max_size=30), st.text(max_size=20).map(lambda text: "openai+http://" + text)),
     )

@@ -13,7 +13,7 @@ from proxy.policy.admission import Admission, Grant, is_browser_page
 from proxy.policy.counters import MemoryStore
 from proxy.policy.keys import AuthMode, Door, Key, KeyRing, fingerprint
 from proxy.policy.limits import FOREVER, Limiter
-from proxy.policy.router import Target
+from proxy.policy.plan import Target
 from proxy.policy.rules import parse_rules
 from proxy.wire.head import RequestHead
 from tests.policy.heads import head

@@ -10,7 +10,8 @@ from proxy.catalog.load import load
 from proxy.catalog.snapshot import Snapshot
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, status_of
-from proxy.policy.router import Route, Target, allow, dialect_of, plan, route
+from proxy.policy.plan import Plan, plan
+from proxy.policy.router import Route, allow, dialect_of, route
 
 ENVIRON = {
     "OPENAI_API_KEY": "a",
@@ -52,9 +53,10 @@ def way(
     found = route(method.encode(), path.encode(), query, snapshot, index.get)
     if isinstance(found, Failure):
         return found
-    target = plan(found, Call(model) if found.reads_body else None, query, snapshot)
-    if isinstance(target, Failure):
-        return target
+    planned = plan(found, Call(model) if found.reads_body else None, query, snapshot)
+    if isinstance(planned, Failure):
+        return planned
+    ((target,),) = planned.groups
     return target.provider.name, target.target.decode(), found.dialect.name, target.model
 
 
@@ -471,9 +473,9 @@ def test_no_bytes_raise_and_what_goes_on_is_a_safe_target(
         found = route(method, path, query, snapshot, lambda _: None)
         if isinstance(found, Failure):
             continue
-        target = plan(found, Call(model), query, snapshot)
-        if isinstance(target, Target):
-            sent = target.target
+        planned = plan(found, Call(model), query, snapshot)
+        if isinstance(planned, Plan):
+            sent = planned.groups[0][0].target
             assert sent.startswith(b"/")
             assert not sent.startswith(b"//")
             assert all(0x21 <= byte <= 0x7E for byte in sent)
