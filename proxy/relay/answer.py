@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from proxy.catalog.mask import Mask, MaskedBody
 from proxy.dialects.call import Watch
 from proxy.dialects.openai import without_usage_event
+from proxy.dialects.resume import Said, resumable
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side
 from proxy.relay.masking import SealedError
 from proxy.relay.metering import FIRST_BYTES, Metering
@@ -28,7 +29,9 @@ from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 
 if TYPE_CHECKING:
     from proxy.relay.absent import AbsentClient
+    from proxy.relay.client import ClientConnection
     from proxy.relay.exchange import Exchange
+    from proxy.relay.held import Held
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
 _NO_BODY = Framing.NONE
@@ -44,29 +47,32 @@ _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-reque
 class Answer:
     """From the upstream's head on. `closes` says that the client's connection ends with this answer; `hides_usage` that
     its stream was asked to report usage by us and not by the client; `lines` are fields of ours for the client; `mask`
-    knows the credential of ours that an error may repeat."""
+    knows the credential of ours that an error may repeat; `resumes`: if it breaks off, another one may carry it on."""
 
     __slots__ = (
         "bytes_out",
         "closes",
         "cutter",
+        "is_chunked",
         "is_stream",
         "metering",
         "remark",
+        "said",
         "status",
         "watch",
         "_client",
         "_dialect",
         "_framing",
         "_hides_usage",
+        "_events",
         "_is_blind",
-        "_is_chunked",
         "_limits",
         "_mask",
         "_masked",
         "_prefix",
         "_read_at",
         "_request_id",
+        "_resumes",
         "_sealed",
         "_skipped",
         "_unread",
@@ -81,10 +87,12 @@ class Answer:
         metering: Metering | None,
         mask: Mask | None,
         lines: bytes,
+        hides_usage: bool,
+        resumes: bool,
     ) -> None:
         client, call, dialect = exchange.client, exchange.call, exchange.dialect
         closes = not (request.keep_alive and exchange.has_body and client.can_go_on)
-        self._client = client
+        self._client: ClientConnection | AbsentClient | Held = client
         self._dialect = dialect
         self._limits = limits
         self.status = head.status
@@ -92,7 +100,10 @@ class Answer:
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
         self.metering = metering
-        self._hides_usage = exchange.hides_usage
+        self.said: Said | None = None  # what the client has of it
+        self._events = 0  # of what it carries on
+        self._resumes = resumes
+        self._hides_usage = hides_usage
         self._request_id = exchange.id
         self._mask = mask
         self._masked: MaskedBody | None = None  # the body is searched for our credential
@@ -116,9 +127,9 @@ class Answer:
         self.is_stream = is_stream and not is_encoded
         has_length = head.framing is _LENGTH and not self.is_stream
         speaks_chunks = request.version == b"1.1"
-        self._is_chunked = speaks_chunks and has_body and not has_length
+        self.is_chunked = speaks_chunks and has_body and not has_length
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
-        self._prefix = _client_head(request, head, self._is_chunked, has_length, self.closes, lines, self._mask)
+        self._prefix = _client_head(request, head, self.is_chunked, has_length, self.closes, lines, self._mask)
         if self._sealed is not None:
             self._sealed.head_of = partial(_retold, request, self.closes, lines, mask)
 
@@ -136,6 +147,8 @@ class Answer:
                 self._unread.append(block)
                 if watch.has_report and self._hides_usage:
                     data = without_usage_event(data)
+            if self.said is not None:
+                self._note_said(self.said, cutter, block)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress
             if is_last:
@@ -150,7 +163,7 @@ class Answer:
                 return True
             data = body
             if self._sealed.new_head:
-                self._prefix, self._is_chunked = self._sealed.new_head, False
+                self._prefix, self.is_chunked = self._sealed.new_head, False
         else:
             if self.metering is not None and data:
                 self.metering.feed(data)
@@ -167,13 +180,28 @@ class Answer:
             self.bytes_out += len(data)
             if self.bytes_out > self._read_at:
                 self._read_usage()
-            out += b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data
-        if is_last and self._is_chunked:
+            out += b"%x\r\n%b\r\n" % (len(data), data) if self.is_chunked else data
+        if is_last and self.is_chunked:
             out += encode.LAST_CHUNK
         if out:
             self._prefix = b""
             self._client.transport.write(out)  # not by its own method: a frame for each read
         return progress
+
+    def _note_said(self, said: Said, cutter: EventCutter, block: bytes) -> None:
+        if block:
+            said.feed(block)
+        if cutter.skipped or cutter.is_open:
+            said.skip()
+
+    @property
+    def can_be_resumed(self) -> bool:
+        return self.said is not None and self.said.can_resume
+
+    @property
+    def events(self) -> int:
+        """Data events so far."""
+        return self._events + (0 if self.watch is None else self.watch.events)
 
     @property
     def lacks_end(self) -> bool:
@@ -189,8 +217,8 @@ class Answer:
             return self.metering is not None  # a document is sent in one go
         return watch is not None and watch.is_complete and not (watch.is_terminal or watch.has_report)
 
-    def replace_client(self, client: AbsentClient) -> None:
-        """The client has left; `client` takes what is still to come."""
+    def replace_client(self, client: ClientConnection | AbsentClient | Held) -> None:
+        """`client` takes what is still to come."""
         self._client = client
 
     def break_off(self, failure: Failure, status: int) -> None:
@@ -200,7 +228,7 @@ class Answer:
         has_place = self.is_stream and self._framing is not EventFraming.JSON_ARRAY  # no event can stand in an array
         if has_place and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
             event = self._dialect.error_event(failure, status, self._request_id)
-        if event and self._is_chunked:
+        if event and self.is_chunked:
             event = encode.chunk(event)
         if self._prefix or event:
             self._client.write(self._prefix + event)
@@ -231,6 +259,8 @@ class Answer:
             self.is_stream = False
             return False
         self.cutter = EventCutter(framing, self._limits.buffer, self._limits.event)
+        if self._resumes:
+            self.said = resumable(self._dialect.name)
         self.watch = self._dialect.watch()
         if self.metering is not None:
             self.metering.begin_stream()
@@ -316,14 +346,23 @@ def _date_line(second: int) -> bytes:  # 3 us to make
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
-def timing_lines(receipt: Receipt) -> bytes:
-    """Which exchange it is, and who has taken how many milliseconds up to the first byte (W3C Server Timing): we,
-    making the connection, and the provider. Waiting for the client's own body is nobody's."""
+def timing_lines(receipt: Receipt, model: str | None) -> bytes:
+    """Which exchange it is, who answers and after how many attempts, and who has taken how many milliseconds up to the
+    first byte (W3C Server Timing): we, making the connection, and the provider. Waiting for the client's own body is
+    nobody's. `model`: as it was asked for there."""
     first, sent = receipt.first_byte_ms or 0.0, receipt.sent_ms or 0.0
     connect = receipt.connect_ms or 0.0
     ours = max(0.0, sent - (receipt.body_ms or 0.0) - connect)
     metrics = f"llm-proxy;dur={ours:.3f}, connect;dur={connect:.3f}, provider;dur={max(0.0, first - sent):.3f}"
-    return f"server-timing: {metrics}\r\nx-llm-proxy-request-id: {receipt.id}\r\n".encode()
+    lines = [
+        f"server-timing: {metrics}",
+        f"x-llm-proxy-request-id: {receipt.id}",
+        f"x-llm-proxy-attempts: {len(receipt.attempts) + 1}",
+        f"x-llm-proxy-provider: {receipt.provider}",
+    ]
+    if model is not None and model.isascii() and model.isprintable():
+        lines.append(f"x-llm-proxy-model: {model}")
+    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def provider_request_id(head: ResponseHead) -> str | None:

@@ -1,10 +1,12 @@
 """One try of an exchange at one target.
 
-Lives here: `Attempt`: getting a link, writing the request on it, and whether a link that died may be replaced.
-May not live here: answers (exchange, answer), which target it is (policy).
-How it works: the request goes out in the call stack in which the link is had; where the link takes no more, the
-client is not read (and the phase is SEND). A pooled link that was dead already is replaced once, at no cost: its
-answer to the request is its end, within one round trip. Every other failure is the exchange's to decide.
+Lives here: `Attempt`: getting a link, writing the request on it, reading the answer, and whether a link that died may
+be replaced. May not live here: which target it is and what follows if it fails (attempts), the bytes of answers
+(answer).
+How it works: the request goes out in the call stack in which the link is had; where the link takes no more, the client
+is not read (and the phase is SEND). A pooled link that was dead already is replaced once, at no cost: its answer to the
+request is its end, within one round trip. As long as another attempt is possible, an answer that may be no good is held
+back: an error until it is whole, a stream until its first event with content. Each attempt keeps its own time.
 """
 
 from __future__ import annotations
@@ -12,49 +14,82 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from proxy.catalog.mask import Mask
+from proxy.dialects.causes import cause_of, wait_in
 from proxy.outcome import Attempt as Tried
 from proxy.outcome import Failure, Kind, Phase, Side, milliseconds
-from proxy.policy.router import Target
+from proxy.policy.plan import Target
+from proxy.policy.retry import FINAL, Verdict, judge_failure, judge_status
+from proxy.relay import phases
+from proxy.relay.answer import Answer, provider_request_id, timing_lines
+from proxy.relay.held import ERROR_EVENT, Held, error_status, hold, missing_end
+from proxy.relay.metering import Metering
+from proxy.relay.resuming import ResumedAnswer, Silence
 from proxy.relay.upstream import UpstreamConnection
-from proxy.wire.head import RequestHead
+from proxy.wire.head import ResponseHead
+from proxy.wire.responses import ResponseParser
 
 if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
+    from proxy.relay.stakes import Stake
 
 # Later than this after the request was sent the upstream may have begun to work, and a second try could be billed twice
 # (HTTP.md 4.10).
 STALE_SECONDS = 1.0
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_BODY = Phase.BODY
-_SEND = Phase.SEND
-_FIRST_BYTE = Phase.FIRST_BYTE
+_BODY, _SEND, _QUEUE, _CONNECT, _FIRST_BYTE = Phase.BODY, Phase.SEND, Phase.QUEUE, Phase.CONNECT, Phase.FIRST_BYTE
+_FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
+
+# Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
+_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL, Kind.OUTRUN})
 
 
 class Attempt:
-    """`upstream` is the link while there is one; `sent_at` when the request was written in full; 0.0: it is
-    not yet, so that the upstream cannot have begun to work on it."""
+    """`upstream` is the link while there is one; `sent_at` when the request was written in full; 0.0: it is not yet, so
+    that the upstream cannot have begun to work on it. `stake` is what it has to win or lose: limits, a credential, the
+    standing of its target. `hides_usage`: the stream was asked to report usage by us and not by the client."""
 
     __slots__ = (
-        "provider", "reused", "sent_at", "upstream", "_asked_at", "_began", "_exchange", "_has_retried", "_head",
-        "_lines", "_model", "_queued_at", "_relay",
+        "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "metering", "phase",
+        "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "why", "_asked_at",
+        "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_lines", "_pieces", "_queued_at", "_relay",
+        "_request_id", "_verdict",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, relay: Relay, head: RequestHead, target: Target, lines: bytes) -> None:
+    def __init__(
+        self, exchange: Exchange, relay: Relay, target: Target, lines: bytes, pieces: list[bytes], why: str
+    ) -> None:
+        self.target = target
         self.provider = target.provider
+        self.why = why
+        self.stake: Stake | None = None
+        self.hides_usage = False
         self.upstream: UpstreamConnection | None = None
+        self.answer: Answer | None = None
+        self.held: Held | Silence | None = None
+        self.before: Answer | None = None  # what it carries on
+        self.metering: Metering | None = None
         self.reused = False
         self.sent_at = 0.0
+        self.stop_at = inf  # bytes of the answer beyond which its budget is looked at again
+        self.phase = _CONNECT
+        self.limit = inf  # seconds that the phase may last without progress
+        self.since = 0.0
+        self.first_event_ms: float | None = None
+        self._first_byte_ms: float | None = None
+        self._connect_ms: float | None = None
+        self._request_id: str | None = None
         self._began = 0.0
-        self._exchange = exchange
+        self.exchange = exchange
         self._has_retried = False
-        self._head = head
         self._lines = lines  # the head as it goes upstream
-        self._model = target.model or exchange.receipt.model_requested
+        self._pieces = pieces  # of a body that is held
         self._queued_at = 0.0
         self._asked_at = 0.0  # for a link, behind the queue
         self._relay = relay
+        self._verdict: Verdict | None = None  # on its failure
 
     def begin(self) -> None:
         """Take an idle link, or have one opened."""
@@ -65,143 +100,351 @@ class Attempt:
             return
         failure = self._relay.pool.request(self.provider.origin, self)
         if failure is not None:
-            self._exchange.fail(failure)
+            self.failed(failure)
+
+    def enter(self, phase: Phase, limit: float) -> None:
+        self.enter_at(phase, limit, self._relay.clock())
+
+    def enter_at(self, phase: Phase, limit: float, since: float) -> None:
+        self.phase = phase
+        self.limit = limit
+        self.since = since
+        self.exchange.entered(self)
 
     # -- the pool's side ----------------------------------------------------------------------------------------------
 
     def connecting(self) -> None:
         """A link is being opened for it, which keeps its own time (connect)."""
         self._note_queued()
-        self._exchange.enter(Phase.CONNECT, inf)
+        self.enter(_CONNECT, inf)
 
     def queued(self) -> None:
-        self._exchange.enter(Phase.QUEUE, self._relay.seconds.queue)
-        self._queued_at = self._exchange.since
+        self.enter(_QUEUE, self._relay.seconds.queue)
+        self._queued_at = self.since
 
     def _note_queued(self) -> None:
         if self._queued_at:
             self._asked_at = self._relay.clock()
-            self._exchange.receipt.queue_ms = milliseconds(self._asked_at - self._queued_at)
+            self.exchange.receipt.queue_ms = milliseconds(self._asked_at - self._queued_at)
             self._queued_at = 0.0
 
     def connect_failed(self, failure: Failure) -> None:
-        self._exchange.fail(failure)
+        self.failed(failure)
 
     def crashed(self, error: Exception) -> None:
-        self._exchange.crashed(error)
+        self.exchange.crashed(error)
 
     def connected(self, upstream: UpstreamConnection, reused: bool) -> None:
         """A link is ours: write the head and what is there of the body, in this same call stack."""
-        exchange, head = self._exchange, self._head
+        exchange = self.exchange
+        head, body = exchange.head, exchange.body
+        assert head is not None
         self._note_queued()
         self.upstream = upstream
         self.reused = reused
-        upstream.exchange = exchange
+        upstream.attempt = self
         upstream.uses += 1
         upstream.unsent = -1
         upstream.parser.expect(head.method)
         now = self._relay.clock()  # before the write: a busy machine may give the core to the provider within it
         if not reused:
-            exchange.receipt.connect_ms = milliseconds(now - self._asked_at)
-        body = exchange.body
+            self._connect_ms = milliseconds(now - self._asked_at)
         if body.is_held:
-            body.send_held(upstream, self._lines)
+            upstream.send(self._lines, self._pieces)
             self._sent(upstream, now)
             return
         body.send_kept(upstream, self._lines, head.framing)
         if exchange.has_body:
             self.body_ended()
         elif upstream.is_full:
-            exchange.enter(_SEND, self._relay.seconds.send)
+            self.enter(_SEND, exchange.seconds.send)
         else:
-            exchange.enter(_BODY, self._relay.seconds.body)
+            self.enter(_BODY, exchange.seconds.body)
             exchange.client.resume_reading()
 
     # -- the request, while it streams through ------------------------------------------------------------------------
 
     def forward(self, pieces: list[bytes]) -> None:
-        if self.upstream is not None:
-            self._exchange.body.forward(self.upstream, pieces, self._head.framing)
+        exchange = self.exchange
+        if self.phase is _BODY:
+            self.since = self._relay.clock()
+        if self.upstream is not None and exchange.head is not None:
+            exchange.body.forward(self.upstream, pieces, exchange.head.framing)
 
     def body_ended(self) -> None:
-        if self.upstream is not None:
+        exchange = self.exchange
+        if self.upstream is not None and exchange.head is not None:
             now = self._relay.clock()
-            self._exchange.body.end(self.upstream, self._head.framing)
+            exchange.body.end(self.upstream, exchange.head.framing)
             self._sent(self.upstream, now)
 
     def _sent(self, upstream: UpstreamConnection, now: float) -> None:
         """All of the request is written; it may still wait in our buffer."""
-        if upstream.is_full and self._exchange.answer is None:
-            self._exchange.enter(_SEND, self._relay.seconds.send)
+        if upstream.is_full and self.answer is None:
+            self.enter(_SEND, self.exchange.seconds.send)
         else:
             self._await_answer(now)
 
     def _await_answer(self, now: float) -> None:
-        exchange, seconds = self._exchange, self._relay.seconds
-        if exchange.answer is None:
+        exchange = self.exchange
+        seconds = exchange.seconds
+        if self.answer is None:
             call = exchange.call
             is_stream = call is not None and call.stream
-            exchange.enter_at(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary, now)
+            self.enter_at(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary, now)
         self.sent_at = now
-        exchange.receipt.sent_ms = milliseconds(now - exchange.began)
 
     def upstream_full(self) -> None:
         """The upstream takes no more for now."""
-        exchange = self._exchange
+        exchange = self.exchange
         if not exchange.has_body:
             exchange.client.pause_reading()
-            if exchange.phase is _BODY:
-                exchange.enter(_SEND, self._relay.seconds.send)
+            if self.phase is _BODY:
+                self.enter(_SEND, exchange.seconds.send)
 
     def upstream_drained(self) -> None:
-        exchange = self._exchange
+        exchange = self.exchange
         if not exchange.has_body:
-            if exchange.phase is _SEND:
-                exchange.enter(_BODY, self._relay.seconds.body)
+            if self.phase is _SEND:
+                self.enter(_BODY, exchange.seconds.body)
             exchange.client.resume_reading()
-        elif exchange.phase is _SEND:
+        elif self.phase is _SEND:
             self._await_answer(self._relay.clock())
+
+    # -- the answer ---------------------------------------------------------------------------------------------------
+
+    def upstream_read(self, parser: ResponseParser) -> None:
+        """Something came from the upstream, or its end. The straight path of a streamed answer: seven Python frames
+        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed and Watch.feed to the
+        write."""
+        answer = self.answer
+        failure = parser.failure
+        if answer is None:
+            head = parser.head
+            if head is None:
+                if failure is not None:
+                    self._ended_early(failure._replace(phase=self.phase))
+                return
+            if not self._begin_answer(head, self._relay.clock()):
+                return
+            answer = self.answer
+            assert answer is not None
+        is_last = parser.is_complete and failure is None
+        pieces = parser.pieces
+        now = self._relay.clock()
+        if self.held is not None:
+            self.held.hear(pieces)
+        if pieces or is_last or answer.bytes_out == 0:
+            if failure is not None and not answer.is_stream:
+                # Framing broke in this read: what it brought cannot be told from what must not be passed on.
+                pieces.clear()
+            if answer.feed(pieces, is_last) and (pieces or is_last):
+                self.since = now
+                if self.phase is not _STREAM:
+                    self._first_event(now)
+            pieces.clear()
+        if self.held is not None and not self.held.decide(self, answer, is_last, failure):
+            return
+        if failure is not None:
+            self.exchange.broke(self, failure._replace(phase=self.phase))
+        elif is_last:
+            self._answer_ended(answer, now)
+        elif answer.bytes_out > self.stop_at:
+            self.exchange.look_again(self, answer)
+
+    def _ended_early(self, failure: Failure) -> None:
+        """The link ended, or broke HTTP, before there was an answer."""
+        if not self._replace_stale(failure):
+            self.failed(failure)
+
+    def _begin_answer(self, head: ResponseHead, now: float) -> bool:
+        exchange, relay = self.exchange, self._relay
+        request, passage = exchange.head, exchange.passage
+        assert request is not None and passage is not None
+        self._pieces = []  # what follows is another attempt's
+        if head.status < 300:
+            self.begin_metering()
+        self._first_byte_ms = milliseconds(now - exchange.began)
+        self._request_id = provider_request_id(head)
+        if head.status in (401, 403) and not passage.grant.passthrough and self.provider.has_credential:
+            self._refused(head)
+            return False
+        self.describe()
+        model = self.target.model or exchange.receipt.model_requested
+        lines = timing_lines(exchange.receipt, model) if relay.options.shows_timing else b""
+        mask = passage.mask_of(self.provider)
+        if self.before is not None:
+            return self._carry_on(self.before, head, mask, now)
+        self.answer = answer = Answer(
+            exchange, request, head, relay.options.bytes, self.metering, mask, lines, self.hides_usage, exchange.resumes
+        )
+        self.held = hold(self, answer, head, now)
+        if self.held is None:
+            exchange.answer_with(self)
+        if answer.is_stream:
+            self.enter_at(_FIRST_EVENT, exchange.seconds.first_event, self.sent_at or now)
+        else:
+            self.enter_at(_STREAM, exchange.seconds.stream, now)
+        if exchange.client.is_full:
+            exchange.client_full()
+        return True
+
+    def _carry_on(self, before: Answer, head: ResponseHead, mask: Mask | None, now: float) -> bool:
+        """The rest of an answer that the client has the beginning of."""
+        if head.status >= 300:
+            self._verdict = self.judge()
+            self.failed(error_status(head.status, self.phase))
+            return False
+        self.answer = answer = ResumedAnswer(self, before, head, self._relay.options.bytes, self.metering, mask)
+        self.exchange.answer = answer
+        self.enter_at(_FIRST_EVENT, self.exchange.seconds.first_event, self.sent_at or now)
+        if self.exchange.client.is_full:
+            self.exchange.client_full()
+        return True
+
+    def _first_event(self, now: float) -> None:
+        self.first_event_ms = milliseconds(now - self.exchange.began)
+        self.enter_at(_STREAM, self.exchange.seconds.stream, now)
+        if self.stake is not None and self.answer is not None:
+            watch = self.answer.watch
+            if watch is None or not watch.has_error:
+                self.stake.first_event(now - self._began, now)
+
+    def try_again(self, failure: Failure, verdict: Verdict) -> bool:
+        """It has failed. True: another attempt takes its place."""
+        self._verdict = verdict
+        return self.exchange.try_again(self, failure, verdict)
+
+    def judge(self) -> Verdict:
+        """What an error answer says of this target."""
+        head = None if self.upstream is None else self.upstream.parser.head
+        if head is None:
+            return FINAL
+        said = b"" if self.held is None else self.held.said()
+        verdict = judge_status(head.status, head.get, cause_of(head.status, said), self._relay.wall() / 1e9)
+        return verdict if verdict.wait is not None else verdict._replace(wait=wait_in(said))
+
+    def _answer_ended(self, answer: Answer, now: float) -> None:
+        exchange = self.exchange
+        if answer.lacks_end:
+            exchange.broke(self, missing_end())
+            return
+        failure: Failure | None = None
+        if answer.status >= 400:
+            failure = error_status(answer.status, _DONE)
+            self._verdict = self._verdict or self.judge()
+        elif answer.watch is not None and answer.watch.has_error:
+            failure = ERROR_EVENT
+        self._succeed(failure, answer, now)
+        exchange.answered(failure, answer)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def replace_stale(self, failure: Failure) -> bool:
+    def check(self, now: float) -> float:
+        """What has taken too long, if anything has. The next moment to look; infinity if it has failed."""
+        if self.held is not None and self.answer is not None and now >= self.held.until:
+            if self.held.time_is_up(self, self.answer):
+                return inf
+        failure = phases.check(self, self.exchange, self._relay, self.upstream, now)
+        if failure is None:
+            due = self.since + self.limit
+            return due if self.held is None else min(due, self.held.until)
+        self.failed(failure)
+        return inf
+
+    def failed(self, failure: Failure) -> None:
+        """It has. If the client has something of an answer already, that has broken off."""
+        exchange = self.exchange
+        if exchange.answer is not None:
+            exchange.broke(self, failure)
+        elif not self.try_again(failure, judge_failure(failure)):
+            exchange.fail(failure)
+
+    def _replace_stale(self, failure: Failure) -> bool:
         """The link ended without an answer. If it was dead already, go on with a fresh one; else False."""
-        upstream, body = self.upstream, self._exchange.body
+        upstream, exchange = self.upstream, self.exchange
         if (
             upstream is None
             or failure.kind is not Kind.RESET
             or not self.reused
             or upstream.parser.has_begun
-            or not (body.is_held or (self._exchange.has_body and not self._exchange.receipt.bytes_in))
+            or exchange.has_left  # for a client that has left nobody is asked again
+            or not (exchange.body.is_held or (exchange.has_body and not exchange.receipt.bytes_in))
             or (self.sent_at and self._relay.clock() - self.sent_at >= STALE_SECONDS)
         ):
             return False
-        self.end(failure, 0)
+        self._note(failure, 0)
         self._has_retried = True
+        self.why = "stale"
         self.upstream = None
         self.sent_at = 0.0  # nobody has it yet
-        self._exchange.receipt.sent_ms = None
         self._relay.pool.drop(upstream)
         self.begin()
         return True
 
-    def credential_refused(self, status: int) -> Failure:
-        """Our own: the client could do nothing about it, and is not shown what the provider says."""
-        detail = f"the provider {self.provider.name} refused this proxy's credential with status {status}"
-        return Failure(Side.UPSTREAM, self._exchange.phase, Kind.CREDENTIAL_REFUSED, detail)
+    def _refused(self, head: ResponseHead) -> None:
+        """Our own credential was: the client could do nothing about it, and is not shown what the provider says."""
+        detail = f"the provider {self.provider.name} refused this proxy's credential with status {head.status}"
+        failure = Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail)
+        self._verdict = self.judge()
+        if self.exchange.answer is not None:
+            self.exchange.broke(self, failure)
+        elif not self.try_again(failure, self._verdict):
+            self.exchange.fail(failure)
 
-    def end(self, failure: Failure | None, status: int) -> None:
-        """Put it on the receipt."""
-        receipt, began = self._exchange.receipt, self._exchange.began
+    @property
+    def is_about_credential(self) -> bool:
+        """Whether another credential of the same provider may fare better."""
+        head = None if self.upstream is None else self.upstream.parser.head
+        return head is not None and head.status in (401, 403, 429)
+
+    def describe(self) -> None:
+        """The receipt tells of this attempt."""
+        receipt = self.exchange.receipt
+        receipt.provider = self.provider.name
+        if self.before is not None:  # the times are those of what the client had first
+            return
+        receipt.connect_ms = self._connect_ms
+        receipt.sent_ms = milliseconds(self.sent_at - self.exchange.began) if self.sent_at else None
+        receipt.first_byte_ms = self._first_byte_ms
+        receipt.first_event_ms = self.first_event_ms
+        receipt.provider_request_id = self._request_id
+
+    def begin_metering(self) -> None:
+        """A provider has got the whole request, and may want money for it."""
+        self.metering = self.exchange.booking.metering(self)
+
+    def _note(self, failure: Failure | None, status: int) -> None:
+        """Put it on the receipt, and find out what it used."""
+        exchange = self.exchange
+        answer = self.answer
+        if answer is None and failure is not None and failure.kind in _MAY_COST and self.sent_at:
+            self.begin_metering()
+        self.describe()
+        began = exchange.began
         started, ended = milliseconds(self._began - began), milliseconds(self._relay.clock() - began)
-        receipt.attempts.append(Tried(self.provider.name, self._model, started, ended, self.reused, status, failure))
+        model = self.target.model or exchange.receipt.model_requested
+        tried = Tried(
+            self.provider.name, model, started, ended, self.reused, status, failure, self.why, self.first_event_ms,
+            bytes_out=self._passed,
+        )  # fmt: skip
+        if self.stake is not None:
+            self.stake.ended(self._relay.clock(), status, failure, self._verdict)
+        exchange.booking.note(tried, self)
 
-    def succeed(self, failure: Failure | None, status: int, now: float) -> None:
+    @property
+    def _passed(self) -> int:
+        """Bytes of its answer that the client got."""
+        if self.answer is None or self.answer is not self.exchange.answer:
+            return 0
+        return self.answer.bytes_out - (0 if self.before is None else self.before.bytes_out)
+
+    def _succeed(self, failure: Failure | None, answer: Answer, now: float) -> None:
         """The answer has ended as its message said, be it an error (`failure`): the link may serve another exchange."""
-        self.end(failure, status)
+        self._note(failure, answer.status)
         upstream, self.upstream = self.upstream, None
         assert upstream is not None
-        parser, exchange = upstream.parser, self._exchange
+        parser, exchange = upstream.parser, self.exchange
         keeps = parser.is_clean and parser.head is not None and parser.head.keep_alive and exchange.has_body
         if not keeps or upstream.is_full or upstream.is_lost:
             self._relay.pool.drop(upstream)
@@ -211,10 +454,15 @@ class Attempt:
         self._relay.pool.give(upstream, now)
 
     def give_up(self, failure: Failure | None) -> None:
-        """Let go of the link, or of the place in the queue."""
-        upstream, self.upstream = self.upstream, None
+        """Let go of the link, or of the place in the queue. A link whose answer was whole may serve another."""
+        upstream = self.upstream
+        if upstream is not None and self.answer is not None and upstream.parser.is_complete and failure is not None:
+            if upstream.parser.failure is None and not self.answer.lacks_end:
+                self._succeed(failure, self.answer, self._relay.clock())
+                return
+        self.upstream = None
         head = None if upstream is None else upstream.parser.head
-        self.end(failure, 0 if head is None else head.status)
+        self._note(failure, 0 if head is None else head.status)
         if upstream is not None:
             self._relay.pool.drop(upstream)
         else:

@@ -3,8 +3,9 @@
 Lives here: `RequestBody`: pieces that are held, their account, and the way of those that stream through.
 May not live here: reading it (dialects), sockets.
 How it works: a body that decides where it goes is held whole, since its model stands in it; every other one is held
-only until there is a link, and then goes out read by read under the client's own framing. What is held anywhere in
-this worker adds up in `relay.bodies`.
+only until there is a link, and then goes out read by read under the client's own framing. A held one stays until an
+answer is let through, for further attempts: as it came, and with what a target needs changed. One of more than `replay`
+bytes is not kept twice, so it goes to one target only. What is held anywhere in this worker adds up in `relay.bodies`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 
 
 class RequestBody:
-    """`is_held`: kept in full until it has been sent. `size` counts what is kept at this moment."""
+    """`is_held`: kept in full until an answer is let through. `size` counts what the client sent and is kept now."""
 
-    __slots__ = ("is_held", "limit", "size", "_pieces", "_relay")
+    __slots__ = ("is_held", "limit", "size", "_changed", "_changed_size", "_pieces", "_relay")
 
     def __init__(self, relay: Relay) -> None:
         self.is_held = True
         self.limit = 0  # bytes; 0 = none
         self.size = 0
+        self._changed: dict[tuple[str | None, bool], list[bytes]] = {}
+        self._changed_size = 0
         self._pieces: list[bytes] = []
         self._relay = relay
 
@@ -63,29 +66,38 @@ class RequestBody:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
-    def rename_model(self, model: str) -> None:
-        """Put `model` where the model's name stands; every other byte stays (DESIGN 4)."""
+    @property
+    def can_be_sent_again(self) -> bool:
+        return self.is_held and self.size <= self._relay.options.bytes.replay
+
+    def version(self, model: str | None, asks_for_usage: bool, is_last: bool) -> list[bytes]:
+        """The body with `model` where the model's name stands, and with `include_usage` put in; every other byte stays
+        (DESIGN 4). `is_last`: no other will be asked for."""
+        if model is None and not asks_for_usage:
+            return self._pieces
+        found = self._changed.get((model, asks_for_usage))
+        if found is not None:
+            return found
         body = self.whole()
-        span = model_span(body)
-        if span is not None:
-            self._replace(splice(body, span, raw_text(model)))
-
-    def ask_for_usage(self) -> None:
-        """Put `include_usage` in; every other byte stays."""
-        self._replace(with_usage_asked(self.whole()))
-
-    def _replace(self, body: bytes) -> None:
-        self.release()
-        self.keep([body])
+        span = None if model is None else model_span(body)
+        if span is not None and model is not None:
+            body = splice(body, span, raw_text(model))
+        if asks_for_usage:
+            body = with_usage_asked(body)
+        if is_last:
+            self.release()
+            self.keep([body])
+            return self._pieces
+        self._changed_size += len(body)
+        self._relay.bodies += len(body)
+        found = self._changed[model, asks_for_usage] = [body]
+        return found
 
     def release(self) -> None:
-        self._relay.bodies -= self.size
+        self._relay.bodies -= self.size + self._changed_size
         self._pieces = []
-        self.size = 0
-
-    def send_held(self, upstream: UpstreamConnection, head: bytes) -> None:
-        """The head and the whole body, together. It stays here: a stale link may have to be replaced."""
-        upstream.send(head, self._pieces, self.size)
+        self._changed = {}
+        self.size = self._changed_size = 0
 
     def send_kept(self, upstream: UpstreamConnection, head: bytes, framing: Framing) -> None:
         """The head, and what has been waiting for the link."""

@@ -1,10 +1,12 @@
 """One request with its answer, from the head to the receipt.
 
-Lives here: `Exchange`: the phases, the attempt, and `_finish`, through which every exchange passes exactly once.
-May not live here: sockets (client, upstream), the bytes of answers (answer), decisions (policy, dialects).
-How it works: a state machine of plain calls. client: begin -> body_received -> body_ended; pool: connected; upstream:
-upstream_read until the answer ends. Whatever goes wrong becomes a Failure and goes to `fail`, which answers if no
-answer has begun, or breaks it off honestly. A body that its dialect must read is held; all else streams through.
+Lives here: `Exchange`: the request, the client's side, and `_finish`, through which every exchange passes exactly once.
+May not live here: sockets (client, upstream), the bytes of answers (answer), decisions (policy, dialects), one try at a
+target and its answer (attempt), which target is tried when (attempts).
+How it works: a state machine of plain calls. client: begin -> body_received -> body_ended; then attempts, one of which
+in the end is `answer_with`. Whatever goes wrong becomes a Failure: an attempt's first goes to `try_again`, and what
+nothing mends to `fail`, which answers if no answer has begun, or breaks it off honestly. A body that its dialect must
+read is held; all else streams through.
 """
 
 from __future__ import annotations
@@ -14,41 +16,41 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
-from proxy.outcome import Failure, Kind, Phase, Receipt, Side, Usage, milliseconds, status_of
-from proxy.policy.router import PLAIN, Target, dialect_of
+from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
+from proxy.policy.limits import Chain, Refusal
+from proxy.policy.plan import Plan, Target
+from proxy.policy.retry import Verdict
+from proxy.policy.router import PLAIN, dialect_of
 from proxy.relay import phases
 from proxy.relay.absent import AbsentClient
-from proxy.relay.answer import Answer, provider_request_id, timing_lines
+from proxy.relay.answer import Answer
 from proxy.relay.attempt import Attempt
+from proxy.relay.attempts import Attempts
 from proxy.relay.body import RequestBody
-from proxy.relay.local import error_answer, options_answer
-from proxy.relay.metering import Metering, charge
+from proxy.relay.booking import Booking
+from proxy.relay.held import ERROR_EVENT
+from proxy.relay.local import Ours, error_answer, our_answer
 from proxy.relay.request import Passage, pass_in
+from proxy.relay.stakes import Stake, take_stake
 from proxy.relay.taking import Taking
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
-from proxy.wire.head import RequestHead, ResponseHead
-from proxy.wire.responses import ResponseParser
+from proxy.wire.head import RequestHead
 
 if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
     from proxy.relay.relay import Relay
 
-_ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
-
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_HEAD, _ADMIT, _BODY, _SEND = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND
-_FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
-
-# Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
-_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL})
+_HEAD, _ADMIT, _BODY, _SEND, _DONE = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND, Phase.DONE
+_NO_LIMITS = Chain("")
 
 
 class Exchange:
     __slots__ = (
-        "answer", "began", "body", "call", "client", "dialect", "has_body", "head", "hides_usage", "id", "limit",
-        "number", "phase", "receipt", "since", "stop_at", "total_due", "_attempt", "_has_stream", "_left",
-        "_metering", "_passage", "_relay", "_taking",
+        "answer", "attempts", "began", "body", "booking", "call", "client", "dialect", "has_body", "head", "id",
+        "limit", "passage", "phase", "receipt", "seconds", "since", "taking", "total_due", "_has_stream", "_left",
+        "_relay",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, relay: Relay, head: RequestHead | None, began: float) -> None:
@@ -58,24 +60,23 @@ class Exchange:
         self.phase = _HEAD
         self.since = began
         self.limit = inf  # seconds that the phase may last without progress
-        self.number = relay.next_number()
-        self.id = relay.id_of(self.number)
+        number = relay.next_number()
+        self.id = relay.id_of(number)
         self.has_body = False  # the request body has arrived in full
         # A head that was refused or never finished may have a request line all the same.
         self.dialect: Dialect = PLAIN if head is not None else dialect_of(client.parser.path)
         self.call: Call | None = None
-        self.answer: Answer | None = None
+        self.answer: Answer | None = None  # the one that the client gets, once that is certain
+        self.passage: Passage | None = None
+        self.attempts: Attempts | None = None
+        self.booking = Booking(relay, number)
+        self.seconds = relay.seconds  # limits; an alias may have others
+        self.taking: Taking | None = None  # of the limits that it falls under, if there are any
         self._relay = relay
-        self._passage: Passage | None = None
         self._has_stream = False  # one of its key's
-        self._taking: Taking | None = None  # of the limits that it falls under, if there are any
-        self.hides_usage: bool = False  # the stream was asked to report usage, by us and not by the client
         self._left: tuple[Failure, int, int] | None = None  # the client has, behind this status and so many bytes
-        self._metering: Metering | None = None
         self.body = RequestBody(relay)
-        self._attempt: Attempt | None = None
         self.total_due = began + relay.seconds.total
-        self.stop_at = inf  # bytes of the answer beyond which its budget is looked at again
         path = "" if head is not None else client.parser.path.decode("ascii")
         self.receipt: Receipt = Receipt(self.id, time.time(), client.address, "", path)
 
@@ -95,7 +96,7 @@ class Exchange:
             passage = client.passage = self._pass_in(head, now, client.uid)
             if passage is None:
                 return
-        self._passage = passage
+        self.passage = passage
         chosen, receipt = passage.route, self.receipt
         self.dialect = chosen.dialect
         receipt.method, receipt.path = passage.method, passage.path
@@ -122,12 +123,13 @@ class Exchange:
             return None
         self.receipt.key = grant.key
         passed = pass_in(self._relay, head, grant)
+        if isinstance(passed, Passage):
+            return passed
         if isinstance(passed, Failure):
             self.fail(passed)
-            return None
-        if passed is None:
-            self._answer_options()
-        return passed
+        else:
+            self._answer_here(head, passed)
+        return None
 
     def body_received(self, pieces: list[bytes], received: int) -> None:
         """`pieces` of the request body, of which `received` bytes are here now. Held, or sent on at once."""
@@ -137,7 +139,7 @@ class Exchange:
             return self.fail(failure)
         if self.phase is _BODY:
             self.since = self._relay.clock()
-        attempt = self._attempt
+        attempt = self._current
         if attempt is not None and attempt.upstream is not None:
             attempt.forward(pieces)
             return
@@ -154,11 +156,11 @@ class Exchange:
         self.receipt.body_ms = milliseconds(self._relay.clock() - self.began)
         if self.body.is_held:
             self._read_body()
-        elif self._attempt is not None:
-            self._attempt.body_ended()
+        elif self._current is not None:
+            self._current.body_ended()
 
     def _read_body(self) -> None:
-        head, passage = self.head, self._passage
+        head, passage = self.head, self.passage
         assert head is not None and passage is not None
         chosen = passage.route
         self.phase = _ADMIT
@@ -174,128 +176,138 @@ class Exchange:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Everything that can be decided is decided: choose the target, take from limits."""
-        relay, head, passage = self._relay, self.head, self._passage
-        assert head is not None and passage is not None
-        target = passage.target(self.call, relay.wall())
-        if isinstance(target, Failure):
-            return self.fail(target)
+        """Everything that can be decided is decided: which targets may answer; take from limits."""
+        relay, passage = self._relay, self.passage
+        assert passage is not None
+        plan = passage.plan(self.call, self.body, relay.wall())
+        if isinstance(plan, Failure):
+            return self.fail(plan)
         chain = passage.chain
+        if chain is None and plan.alias is not None and relay.admission.limiter.has_rules:
+            chain = _NO_LIMITS  # but each target's own
         if chain is not None:
-            self._taking = Taking(self, relay, passage, target, chain)
-            if not self._taking.begin():
+            self.taking = Taking(self, relay, passage, plan, chain)
+            if not self.taking.begin():
                 return
-        self.proceed(target)
+        self.proceed(plan)
 
-    def proceed(self, target: Target) -> None:
-        """It has what it needs of its limits: build the head, get a link."""
-        relay, head, passage, call = self._relay, self.head, self._passage, self.call
-        assert head is not None and passage is not None
+    def proceed(self, plan: Plan) -> None:
+        """It has what it needs of its limits: make the first attempt."""
+        relay, passage, call = self._relay, self.passage, self.call
+        assert passage is not None
         if call is not None and call.stream:
             refused = relay.admission.take_stream(passage.grant)
             if refused is not None:
                 return self.fail(refused)
             self._has_stream = True
-        if target.model is not None:
-            self.body.rename_model(target.model)
+        alias = plan.alias
+        if alias is not None:
+            self.receipt.alias = alias.name
+            if alias.seconds:
+                self.seconds = relay.seconds.with_own(alias.seconds)
+                self.total_due = self.began + self.seconds.total
+        self.attempts = Attempts(self, relay, plan)
+        self.attempts.begin()
+
+    # -- attempts -----------------------------------------------------------------------------------------------------
+
+    def stake(self, target: Target) -> Stake | Refusal | Failure:
+        """What an attempt at `target` needs of limits and credentials."""
+        assert self.passage is not None
+        is_alias = self.receipt.alias is not None
+        return take_stake(self.taking, self._relay, self.passage.grant.passthrough, target, is_alias)
+
+    def make_attempt(self, target: Target, stake: Stake, why: str) -> Attempt:
+        relay, head, passage, call = self._relay, self.head, self.passage, self.call
+        assert head is not None and passage is not None
         provider = target.provider
         # In a compressed stream the report could not be taken out again.
         is_readable = relay.options.identity or head.get(b"accept-encoding") is None
         is_metered = relay.options.meters and is_readable
-        if call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(provider):
-            self.body.ask_for_usage()
-            self.hides_usage = True
-        self.receipt.provider = provider.name
+        asks = call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(provider)
+        model = target.model if self.dialect.name != "gemini" else None  # there it stands in the path
+        pieces = self.body.version(model, asks, not self.can_be_replaced) if self.body.is_held else []
+        size = sum(map(len, pieces)) if self.body.is_held else None
         identity = call is not None and call.stream and relay.options.identity
-        size = self.body.size if self.body.is_held else None
-        lines = passage.upstream_head(head, target, relay.name, size, identity)
-        self._attempt = Attempt(self, relay, head, target, lines)
-        self._attempt.begin()
+        lines = passage.upstream_head(head, target, relay.name, size, identity, stake.secret)
+        attempt = Attempt(self, relay, target, lines, pieces, why)
+        attempt.hides_usage = asks
+        attempt.stake = stake
+        if self.taking is not None and stake.common is not None:
+            attempt.stop_at = self.taking.stop_at(stake.common)
+        return attempt
 
-    # -- the answer ---------------------------------------------------------------------------------------------------
+    @property
+    def can_be_replaced(self) -> bool:
+        """Whether the attempt that runs may not be the one that answers."""
+        return self.attempts is not None and self.attempts.can_be_replaced
 
-    def upstream_read(self, parser: ResponseParser) -> None:
-        """Something came from the upstream, or its end. The straight path of a streamed answer: seven Python frames
-        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed and Watch.feed to the
-        write."""
-        answer = self.answer
-        failure = parser.failure
-        if answer is None:
-            head = parser.head
-            if head is None:
-                if failure is not None:
-                    failure = failure._replace(phase=self.phase)
-                    # For a client that has left nobody is asked again.
-                    if self._left or self._attempt is None or not self._attempt.replace_stale(failure):
-                        self.fail(failure)
-                return
-            if not self._begin_answer(head, self._relay.clock()):
-                return
-            answer = self.answer
-            assert answer is not None
-        is_last = parser.is_complete and failure is None
-        pieces = parser.pieces
-        now = self._relay.clock()
-        if pieces or is_last or answer.bytes_out == 0:
-            if failure is not None and not answer.is_stream:
-                # Framing broke in this read: what it brought cannot be told from what must not be passed on.
-                pieces.clear()
-            if answer.feed(pieces, is_last) and (pieces or is_last):
-                self.since = now
-                if self.phase is not _STREAM:
-                    self._first_event(now)
-            pieces.clear()
-        if failure is not None:
-            self.fail(failure._replace(phase=self.phase))
-        elif is_last:
-            self._answer_ended(answer, now)
-        elif answer.bytes_out > self.stop_at and self._taking is not None:
-            self._taking.look_again(answer.bytes_out)
+    @property
+    def has_left(self) -> bool:
+        """The client has, and its answer is read on."""
+        return self._left is not None
 
-    def _begin_answer(self, head: ResponseHead, now: float) -> bool:
-        relay, request, attempt, passage = self._relay, self.head, self._attempt, self._passage
-        assert request is not None and attempt is not None and passage is not None
-        provider = attempt.provider
-        if head.status < 300:
-            self._begin_metering()
-        if self.has_body:
-            self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
-        receipt = self.receipt
-        receipt.first_byte_ms, receipt.provider_request_id = milliseconds(now - self.began), provider_request_id(head)
-        if head.status in (401, 403) and not passage.grant.passthrough and provider.has_credential:
-            self.fail(attempt.credential_refused(head.status))
+    def try_again(self, attempt: Attempt, failure: Failure, verdict: Verdict) -> bool:
+        """`attempt` has failed. True: another one takes its place. False: it is what there is."""
+        attempts = self.attempts
+        assert attempts is not None
+        if attempts.lost_one(attempt, failure):
+            return True
+        following = attempts.after(attempt, failure, verdict)
+        if following is None:
             return False
-        lines = timing_lines(receipt) if relay.options.shows_timing else b""
-        mask = passage.mask_of(provider)
-        self.answer = answer = Answer(self, request, head, relay.options.bytes, self._metering, mask, lines)
-        receipt.status = head.status
-        receipt.detail = answer.remark
-        if answer.is_stream:
-            self.enter_at(_FIRST_EVENT, relay.seconds.first_event, attempt.sent_at or now)
-        else:
-            self.enter_at(_STREAM, relay.seconds.stream, now)
-        if self.client.is_full:
-            self.client_full()
+        attempts.give_up(failure)
+        attempts.follow(following)
         return True
 
-    def _first_event(self, now: float) -> None:
-        self.receipt.first_event_ms = milliseconds(now - self.began)
-        self.enter(_STREAM, self._relay.seconds.stream)
+    def answer_with(self, attempt: Attempt) -> None:
+        """The client gets the answer of `attempt`, whatever becomes of it."""
+        assert self.attempts is not None
+        self.attempts.won(attempt)
+        self.answer = attempt.answer
+        if self.has_body and not self.resumes:
+            self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
+        attempt.describe()
+        if self.answer is not None:
+            self.receipt.status = self.answer.status
+            self.receipt.detail = self.answer.remark
 
-    def _answer_ended(self, answer: Answer, now: float) -> None:
-        if answer.lacks_end:
-            detail = "the provider's stream ended without a finish"
-            self.fail(Failure(Side.UPSTREAM, _STREAM, Kind.MISSING_END, detail))
-            return
-        failure: Failure | None = None
-        if answer.status >= 400:
-            failure = Failure(Side.UPSTREAM, _DONE, Kind.ERROR_STATUS, f"the provider answered {answer.status}")
-        elif answer.watch is not None and answer.watch.has_error:
-            failure = _ERROR_EVENT
-        assert self._attempt is not None
-        self._attempt.succeed(failure, answer.status, now)
+    @property
+    def resumes(self) -> bool:
+        """If the answer breaks off, another attempt may carry it on."""
+        return self.attempts is not None and self.attempts.resumes
+
+    def broke(self, attempt: Attempt, failure: Failure) -> None:
+        """The answer that the client gets has broken off, or what was to carry it on has failed."""
+        if self.attempts is None or not self.attempts.resume(attempt, failure):
+            self.end_cut(failure, failure)
+
+    def end_cut(self, failure: Failure, cut: Failure) -> None:
+        """Nothing carries on the answer, which broke off by `cut`. The attempt that runs has failed by `failure`."""
+        if self.attempts is not None:
+            cut = self.attempts.cut or cut
+            self.attempts.give_up(failure)
+        self.fail(cut)
+
+    def answered(self, failure: Failure | None, answer: Answer) -> None:
+        """The answer has ended as its message said, be it an error (`failure`)."""
         self._finish(failure)
         self.client.exchange_ended(not answer.closes)
+
+    def look_again(self, attempt: Attempt, answer: Answer) -> None:
+        """The answer is longer than what was reserved for it."""
+        if self.taking is not None and attempt.stake is not None and attempt.stake.common is not None:
+            self.taking.look_again(attempt, answer, attempt.stake.common)
+
+    def refuse(self, refusal: Refusal | Failure) -> None:
+        """No target's own limits let it pass."""
+        cut = None if self.attempts is None else self.attempts.cut
+        if cut is not None:
+            self.end_cut(cut, cut)
+        elif isinstance(refusal, Failure):
+            self.fail(refusal)
+        elif self.taking is not None:
+            self.taking.refuse_by(refusal)
 
     def client_full(self) -> None:
         """The client does not keep up: stop reading from the upstream."""
@@ -304,22 +316,19 @@ class Exchange:
             upstream.transport.pause_reading()
 
     def client_drained(self) -> None:
-        upstream = self._upstream
-        if upstream is not None and not upstream.is_lost:
-            self.since = self._relay.clock()  # the pause was the client's, not the upstream's
+        attempt, upstream = self._current, self._upstream
+        if attempt is not None and upstream is not None and not upstream.is_lost:
+            attempt.since = self._relay.clock()  # the pause was the client's, not the upstream's
             upstream.transport.resume_reading()
 
-    def upstream_full(self) -> None:
-        if self._attempt is not None:
-            self._attempt.upstream_full()
-
-    def upstream_drained(self) -> None:
-        if self._attempt is not None:
-            self._attempt.upstream_drained()
+    @property
+    def _current(self) -> Attempt | None:
+        return None if self.attempts is None else self.attempts.current
 
     @property
     def _upstream(self) -> UpstreamConnection | None:
-        return None if self._attempt is None else self._attempt.upstream
+        attempt = self._current
+        return None if attempt is None else attempt.upstream
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
@@ -342,10 +351,10 @@ class Exchange:
 
     def crashed(self, error: Exception) -> None:
         """A fault of ours: the loop's handler is told, the client gets an honest end."""
-        self._report(error)
+        self.report(error)
         self.fail(Failure(Side.PROXY, self.phase, Kind.INTERNAL, "this proxy has a fault; its log says where"))
 
-    def _report(self, error: Exception) -> None:
+    def report(self, error: Exception) -> None:
         self._relay.loop.call_exception_handler({"message": "an exchange failed", "exception": error})
 
     def client_left(self) -> None:
@@ -356,7 +365,7 @@ class Exchange:
         failure: Failure | None
         watch = None if self.answer is None else self.answer.watch
         if watch is not None and watch.has_error:
-            failure = _ERROR_EVENT
+            failure = ERROR_EVENT
         elif watch is not None and watch.is_terminal and self.client.has_received_all:
             failure = None
         else:
@@ -370,10 +379,10 @@ class Exchange:
     def _reads_on(self, failure: Failure) -> bool:
         """The client has gone: put somebody in its place who reads the answer to its end, so that its usage is known.
         Only once the provider has got all of the request: until then nothing is spent."""
-        relay, attempt, client = self._relay, self._attempt, self.client
-        if attempt is None or not attempt.sent_at or self.call is None or self._passage is None or self._left:
+        relay, attempt, client = self._relay, self._current, self.client
+        if attempt is None or not attempt.sent_at or self.call is None or self.passage is None or self._left:
             return False
-        policy = relay.disconnect_of(self._passage.grant, self.answer is not None and self.answer.is_said)
+        policy = relay.disconnect_of(self.passage.grant, self.answer is not None and self.answer.is_said)
         if not policy.drains:
             return False
         client.exchange = None
@@ -386,7 +395,7 @@ class Exchange:
             answer.replace_client(self.client)
         if was_full:
             self.client_drained()
-        self.enter_at(self.phase, self.limit, self.since)
+        self.entered(attempt)
         return True
 
     def _answer_failure(self, failure: Failure, status: int, lines: bytes) -> bool:
@@ -398,78 +407,41 @@ class Exchange:
         client.write(answer)
         return keeps
 
-    def _answer_options(self) -> None:
-        head = self.head
-        assert head is not None
-        self.receipt.status = 204
+    def _answer_here(self, head: RequestHead, ours: Ours) -> None:
+        """No provider is asked."""
+        receipt = self.receipt
+        receipt.status = 200 if ours.body else 204
+        receipt.dialect = ours.dialect.name
+        receipt.bytes_out = 0 if head.method == b"HEAD" else len(ours.body)
         keeps = head.keep_alive and self.client.can_go_on
-        self.client.write(options_answer(head, keeps))
+        self.client.write(our_answer(head, ours, self.id, keeps))
         self._finish(None)
         self.client.exchange_ended(keeps)
 
     def _give_up(self, failure: Failure | None) -> None:
-        if self._attempt is not None:
-            self._attempt.give_up(failure)
-            self._attempt = None
+        if self.attempts is not None:
+            self.attempts.give_up(failure)
 
     def _finish(self, failure: Failure | None) -> None:
         """The one end of every exchange: give back what was taken, write the receipt."""
         relay, receipt, answer = self._relay, self.receipt, self.answer
         self.phase = _DONE
-        if answer is None and failure is not None and failure.kind in _MAY_COST and receipt.sent_ms is not None:
-            self._begin_metering()
-        self._attempt = None  # it refers back: as a cycle both would live until the collector runs
+        self.attempts = None  # they refer back: as a cycle all would live until the collector runs
         self.body.release()
-        if self._has_stream and self._passage is not None:
-            relay.admission.give_stream(self._passage.grant)
-        if self._taking is not None:
-            self._taking.release()
+        if self._has_stream and self.passage is not None:
+            relay.admission.give_stream(self.passage.grant)
+        if self.taking is not None:
+            self.taking.release()
         receipt.total_ms = milliseconds(relay.clock() - self.began)
-        has_ended_well = failure is None
         if answer is not None:
             receipt.bytes_out = answer.bytes_out
             if answer.watch is not None:
-                receipt.events = answer.watch.events
-                has_ended_well = has_ended_well or (answer.watch.is_complete and not answer.watch.has_error)
+                receipt.events = answer.events
         if self._left is not None:
             failure, receipt.status, receipt.bytes_out = self._left
         if failure is not None:
             receipt.note(failure)
-        metering = self._metering
-        if metering is None:
-            # Not metered by our own wish: nobody will know what it used.
-            self._record(None, is_known=relay.options.meters or answer is None or answer.status >= 300)
-            return
-        try:
-            metering.finish(answer is not None, has_ended_well, self._charge)
-        except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
-            self._report(error)
-            metering.release()
-            self._record(None, is_known=False)
-
-    def _begin_metering(self) -> None:
-        """A provider has got the whole request, and may want money for it."""
-        if self.call is not None and self._relay.options.meters and not self.call.is_free and self._metering is None:
-            generates = self.call.cap != 0
-            self._metering = Metering(self._relay, self.number, self.dialect, self.body.whole(), generates)
-
-    def _charge(self, usage: Usage, model: str | None) -> None:
-        """What was used is known: the last that a receipt waits for."""
-        receipt, passage = self.receipt, self._passage
-        assert passage is not None
-        receipt.usage = usage
-        receipt.model_served = model or receipt.model_served
-        try:
-            charge(receipt, usage, passage.snapshot)
-        except Exception as error:  # as in `_finish`
-            self._report(error)
-        self._record(usage)
-
-    def _record(self, usage: Usage | None, is_known: bool = True) -> None:
-        """The very last: give back what was reserved and not used, hand over the receipt."""
-        if self._taking is not None:
-            self._taking.settle(usage, self.receipt.cost_micros, is_known)
-        self._relay.record(self.receipt, self._passage)
+        self.booking.close(self)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -477,9 +449,24 @@ class Exchange:
         self.enter_at(phase, limit, self._relay.clock())
 
     def enter_at(self, phase: Phase, limit: float, since: float) -> None:
+        """Before there is an attempt, and between two of them."""
         self.phase = phase
         self.limit = limit
         self.since = since
+        self._set_deadline(phase, limit, since)
+
+    def entered(self, attempt: Attempt) -> None:
+        """`attempt` has come to a phase of its own."""
+        if attempt is self._current or self._current is None:
+            self.phase = attempt.phase
+        before = self.client.deadline
+        self._set_deadline(attempt.phase, attempt.limit, attempt.since)
+        if attempt.held is not None:
+            self.client.deadline = min(self.client.deadline, attempt.held.until)
+        if self.attempts is not None and self.attempts.rival is not None:
+            self.client.deadline = min(self.client.deadline, before)  # of the other one
+
+    def _set_deadline(self, phase: Phase, limit: float, since: float) -> None:
         # In these two, progress and an average rate are looked for before the limit is up, be it infinite.
         is_watched = (phase is _BODY or phase is _SEND) and limit > phases.STEP
         due = since + (phases.STEP if is_watched else limit)
@@ -489,12 +476,23 @@ class Exchange:
 
     def check(self, now: float) -> float:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""
-        failure = phases.check(self, self._relay, self._upstream, now)
-        if failure is not None:
-            if self._taking is not None and self._taking.is_waiting and failure.phase is Phase.QUEUE:
-                self._taking.refuse()
-            else:
-                self.fail(failure)
+        if now >= self.total_due:
+            detail = f"the exchange took longer than {self.seconds.total:g} s"
+            self.fail(Failure(Side.PROXY, Phase.TOTAL, Kind.TIMEOUT, detail))
             return inf
-        due = min(self.since + self.limit, self.total_due)
+        attempts, attempt = self.attempts, self._current
+        if attempts is not None and attempt is not None:
+            due = attempts.check(now)
+            if self._current is not attempt:  # another one has its own
+                return self.client.deadline
+        else:
+            failure = phases.check(self, self, self._relay, None, now)
+            if failure is not None:
+                if self.taking is not None and self.taking.is_waiting and failure.phase is Phase.QUEUE:
+                    self.taking.refuse()
+                else:
+                    self.fail(failure)
+                return inf
+            due = self.since + self.limit
+        due = min(due, self.total_due)
         return min(due, now + phases.STEP) if self.phase in (_SEND, _BODY) else due

@@ -1,16 +1,26 @@
-"""Answers that we give ourselves: refusals, failures before an answer began, OPTIONS.
+"""Answers that we give ourselves: refusals, failures before an answer began, OPTIONS, lists of models.
 
-Lives here: their bytes. May not live here: when they are given (exchange), the words of a dialect (dialects).
+Lives here: their bytes. May not live here: when they are given (exchange), the words of a dialect (dialects), which
+models there are (policy.listing).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy.dialects import DIALECTS
 from proxy.dialects.call import Dialect
-from proxy.outcome import Failure
-from proxy.policy.router import allow
+from proxy.dialects.models import anthropic_list, anthropic_one, openai_list, openai_one
+from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.policy.admission import Grant
+from proxy.policy.listing import asked_model, models_for
+from proxy.policy.router import PLAIN, allow
 from proxy.relay.answer import VIA, date_line
 from proxy.wire import encode
 from proxy.wire.head import RequestHead
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
 
 
 def error_answer(
@@ -48,10 +58,55 @@ def error_answer(
     return b"".join(parts), len(body)
 
 
-def options_answer(head: RequestHead, keeps: bool) -> bytes:
-    """For `OPTIONS *` and for OPTIONS whose Max-Forwards is used up (RFC 9110 sections 7.6.2 and 9.3.7)."""
-    fields = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-    return encode.status_line(204) + fields + date_line() + VIA + _connection(head, keeps)
+class Ours(NamedTuple):
+    """An answer that needs no provider. Without a body it is that to an OPTIONS."""
+
+    dialect: Dialect
+    body: bytes
+
+
+# For `OPTIONS *` and for OPTIONS whose Max-Forwards is used up (RFC 9110 sections 7.6.2 and 9.3.7).
+OPTIONS = Ours(PLAIN, b"")
+
+
+def list_models(relay: Relay, head: RequestHead, grant: Grant) -> Ours | Failure | None:
+    """What `/v1/models` answers here; None: that is for a provider to say."""
+    name = asked_model(head.method, head.path, head.get)
+    if name is None:
+        return None
+    key = None if grant.door is None else grant.door.key
+    models = models_for(relay.snapshot, key)
+    if models is None:
+        return None
+    is_anthropic = head.get(b"anthropic-version") is not None
+    dialect = DIALECTS["anthropic-messages" if is_anthropic else "openai-chat"]
+    if not name:
+        many = anthropic_list(models, relay.started_at, head.query) if is_anthropic else None
+        return Ours(dialect, many or openai_list(models, relay.started))
+    found = next((model for model in models if model.name == name), None)
+    if found is not None:
+        one = anthropic_one(found, relay.started_at) if is_anthropic else openai_one(found, relay.started)
+        return Ours(dialect, one)
+    if key is None or key.models is None:  # a provider may have it
+        return None
+    return Failure(Side.CLIENT, Phase.ADMIT, Kind.MODEL_UNKNOWN)
+
+
+def our_answer(head: RequestHead, ours: Ours, exchange_id: str, keeps: bool) -> bytes:
+    """The bytes of it. HEAD gets no body, and its length."""
+    if not ours.body:
+        fields = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+        return encode.status_line(204) + fields + date_line() + VIA + _connection(head, keeps)
+    parts = [
+        encode.status_line(200),
+        b"content-type: application/json\r\n",
+        encode.content_length(len(ours.body)),
+        date_line(),
+        VIA,
+        b"x-llm-proxy-request-id: %b\r\n" % exchange_id.encode(),
+        _connection(head, keeps),
+    ]
+    return b"".join(parts if head.method == b"HEAD" else [*parts, ours.body])
 
 
 def _connection(head: RequestHead | None, keeps: bool) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.catalog.mask import Mask
-from proxy.outcome import Receipt
+from proxy.outcome import Attempt, Receipt, Usage
 from proxy.wire.head import Framing, ResponseHead
 from proxy.wire.inflate import inflater
 
@@ -71,6 +71,8 @@ def scrub(receipt: Receipt, mask: Mask) -> None:
     """Hide what a provider may have put into those fields of a receipt that are its own words. All others are ours, the
     client's, or numbers. 0.5 us where there is nothing to hide."""
     usage = receipt.usage
+    if len(receipt.attempts) > 1:
+        receipt.attempts = [_scrubbed(attempt, mask) for attempt in receipt.attempts]
     billed = usage.billed if usage is not None else ()
     # One look at all of it: calls cost more here than the search.
     if not billed and not mask.may_be_in(f"{receipt.provider_request_id} {receipt.model_served} {receipt.detail}"):
@@ -78,8 +80,19 @@ def scrub(receipt: Receipt, mask: Mask) -> None:
     receipt.provider_request_id = _hidden(mask, receipt.provider_request_id)
     receipt.model_served = _hidden(mask, receipt.model_served)
     receipt.detail = mask.hide_text(receipt.detail)
-    if usage is not None:
-        usage.billed = tuple(part._replace(model=_hidden(mask, part.model)) for part in billed)
+    _scrub_usage(usage, mask)
+
+
+def _scrubbed(attempt: Attempt, mask: Mask) -> Attempt:
+    _scrub_usage(attempt.usage, mask)
+    if attempt.model_served is None or not mask.may_be_in(attempt.model_served):
+        return attempt
+    return attempt._replace(model_served=_hidden(mask, attempt.model_served))
+
+
+def _scrub_usage(usage: Usage | None, mask: Mask) -> None:
+    if usage is not None and usage.billed:
+        usage.billed = tuple(part._replace(model=_hidden(mask, part.model)) for part in usage.billed)
 
 
 def _hidden(mask: Mask, text: str | None) -> str | None:

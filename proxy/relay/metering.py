@@ -1,7 +1,7 @@
 """What one exchange uses: from the bytes of its answer to the figures on its receipt.
 
 Lives here: `Metering`, one for each exchange whose request a provider has got; who can count text (`TextCounter`);
-`charge`. May not live here: what a provider's report means (dialects), how tokens are counted (tokens), prices
+`cost_of`. May not live here: what a provider's report means (dialects), how tokens are counted (tokens), prices
 (catalog).
 How it works: events wait until there are 8 KiB of them, or the answer has ended, so that most of them cost a place in a
 list. Then the dialect's meter reads what the provider reports, and keeps the events as they are in case it never does.
@@ -16,14 +16,14 @@ estimate of a long request images and files count for nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.catalog.snapshot import Snapshot
+from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Dialect
 from proxy.dialects.factors import estimate, estimate_events, factor
-from proxy.outcome import Receipt, Source, Usage
+from proxy.outcome import Source, Usage
 from proxy.wire.inflate import Inflater, inflater
 from proxy.wire.sse import EventCutter, EventFraming
 
@@ -300,15 +300,16 @@ def _text_size(request: bytes) -> int:
     return len(request) * (_SAMPLES - encoded) // _SAMPLES
 
 
-def charge(receipt: Receipt, usage: Usage, snapshot: Snapshot) -> None:
-    """Put on the receipt what `usage` costs by our prices, if there is one: by the model served, else by the one asked
-    for."""
-    provider = snapshot.providers.get(receipt.provider or "")
-    if provider is None or snapshot.prices is None:
-        return
-    host = provider.origin.host
-    for model in (receipt.model_served, receipt.attempts[-1].model if receipt.attempts else None):
-        if model is not None and receipt.cost_micros is None:
-            receipt.cost_micros = snapshot.prices.cost(provider.name, host, model, usage, receipt.started_at)
-    if receipt.cost_micros is not None:
-        receipt.price_version = snapshot.prices.version
+def cost_of(
+    provider: Provider, models: Iterable[str | None], usage: Usage, snapshot: Snapshot, at: float
+) -> int | None:
+    """What `usage` costs by our prices, in microdollars, for the first of `models` that has one; None: none has. `at`:
+    epoch seconds."""
+    if snapshot.prices is None:
+        return None
+    for model in models:
+        if model is not None:
+            cost = snapshot.prices.cost(provider.name, provider.origin.host, model, usage, at)
+            if cost is not None:
+                return cost
+    return None

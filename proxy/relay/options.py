@@ -27,6 +27,7 @@ DEFAULT_SECONDS: dict[Limit, float] = {
     Limit.FIRST_BYTE: 120.0,
     Limit.FIRST_BYTE_UNARY: 600.0,
     Limit.FIRST_EVENT: 300.0,
+    Limit.HOLD: 15.0,  # here 0 means: do not hold; long enough for an overloaded provider to say so
     Limit.STREAM: 300.0,
     Limit.TOTAL: 0.0,
     Limit.CLIENT_STALL: 60.0,
@@ -44,6 +45,7 @@ class ByteLimits:
     event: int = 1 * MIB  # one event of a stream that is read; a larger one passes unread
     upstream_head: int = 64 * KIB
     buffer: int = 64 * KIB  # high water towards a slow side
+    replay: int = 8 * MIB  # of one request body that is kept for a further attempt; larger ones get one attempt
     min_body_rate: int = 256  # bytes a second a request body must average after its first 30 s; 0 = none
     connections: int = 10_000  # of clients; then accepted and closed with 503
     streams_per_key: int = 0  # concurrent streamed answers of one key; 0 = none
@@ -81,6 +83,9 @@ class RelayOptions:
     tls: UpstreamTls = field(default_factory=UpstreamTls)
     identity: bool = True  # ask for unencoded streams (DESIGN 4)
     meters: bool = True  # read what answers report about usage
+    retries: int = 2  # attempts after the first, as the vendors' own clients make (WIRE 5); 0 = none
+    hedge_share: float = 0.05  # of requests to aliases that hedge, which are sent twice: p95 makes no more of them
+    retry_share: float = 0.2  # of requests, beyond which nothing is tried again (policy.retry)
     stops: bool = False  # break off an answer that costs more than was reserved and than is left
     shows_timing: bool = False  # tell clients our id and how long each side took
     disconnect: Disconnect = CANCEL

@@ -2,15 +2,15 @@
 
 Lives here: `Seconds` (the limits as numbers), and `check`: what has taken too long, by the stamps of an exchange.
 May not live here: the sweeper (deadlines), what a failure leads to (exchange).
-How it works: an exchange stores the limit of its phase (`limit`) and when the phase began or last made progress
-(`since`). Whoever makes no progress within the limit has failed; the whole may have a limit of its own.
+How it works: an attempt, and before there is one its exchange, has the limit of its phase (`limit`) and when the phase
+began or last made progress (`since`). Whoever makes no progress within the limit has failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Limit, Phase, Side
 
@@ -35,6 +35,7 @@ class Seconds(NamedTuple):
     first_byte: float
     first_byte_unary: float
     first_event: float
+    hold: float
     stream: float
     total: float
     client_stall: float
@@ -43,7 +44,15 @@ class Seconds(NamedTuple):
     @classmethod
     def of(cls, seconds: Mapping[Limit, float]) -> Seconds:
         """0 becomes infinity."""
-        return cls(**{limit.value: seconds.get(limit) or inf for limit in Limit})
+        return cls(**{limit.value: seconds.get(limit) or (0.0 if limit in _NONE_AT_ZERO else inf) for limit in Limit})
+
+    def with_own(self, seconds: Mapping[Limit, float]) -> Seconds:
+        """These, but for those in `seconds`."""
+        own = Seconds.of(seconds)
+        return self._replace(**{limit.value: getattr(own, limit.value) for limit in seconds})
+
+
+_NONE_AT_ZERO = (Limit.HOLD,)  # of these 0 means that there is no such phase, not that it has no end
 
 
 _SILENCE: dict[Phase, tuple[Side, str]] = {
@@ -56,27 +65,34 @@ _SILENCE: dict[Phase, tuple[Side, str]] = {
 }
 
 
-def check(exchange: Exchange, relay: Relay, upstream: UpstreamConnection | None, now: float) -> Failure | None:
+class Timed(Protocol):
+    """Whose phase it is."""
+
+    phase: Phase
+    limit: float
+    since: float
+
+
+def check(
+    timed: Timed, exchange: Exchange, relay: Relay, upstream: UpstreamConnection | None, now: float
+) -> Failure | None:
     """What has taken too long, if anything has. Notes progress that left no stamp."""
-    phase = exchange.phase
-    if exchange.client.is_full and phase in (Phase.FIRST_EVENT, Phase.STREAM):
-        exchange.since = now  # the upstream is paused by us
+    phase = timed.phase
+    if exchange.client.is_full and exchange.answer is not None and phase in (Phase.FIRST_EVENT, Phase.STREAM):
+        timed.since = now  # the upstream is paused by us
     elif phase is Phase.SEND and upstream is not None:
         unsent = upstream.transport.get_write_buffer_size()
         if unsent != upstream.unsent:
             upstream.unsent = unsent
-            exchange.since = now
+            timed.since = now
     elif phase is Phase.BODY:
         failure = _drip(exchange.began, now, exchange.receipt.bytes_in, relay.options.bytes.min_body_rate)
         if failure is not None:
             return failure
-    if now >= exchange.total_due:
-        detail = f"the exchange took longer than {relay.seconds.total:g} s"
-        return Failure(Side.PROXY, Phase.TOTAL, Kind.TIMEOUT, detail)
-    if now < exchange.since + exchange.limit:
+    if now < timed.since + timed.limit:
         return None
     side, words = _SILENCE[phase]
-    return Failure(side, phase, Kind.TIMEOUT, words.format(exchange.limit))
+    return Failure(side, phase, Kind.TIMEOUT, words.format(timed.limit))
 
 
 def _drip(began: float, now: float, received: int, rate: int) -> Failure | None:

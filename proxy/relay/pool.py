@@ -130,7 +130,7 @@ class Pool:
         """A link whose answer ended cleanly."""
         links = self._links[connection.origin]
         options = self._options
-        connection.exchange = None
+        connection.attempt = None
         if connection.transport.is_closing() or now - connection.born >= options.age_seconds:
             self.drop(connection)
         elif links.waiting:

@@ -14,10 +14,13 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from proxy.catalog.snapshot import Snapshot
+from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
 from proxy.policy.admission import Admission, Grant
+from proxy.policy.credentials import Credentials
+from proxy.policy.health import Health
 from proxy.policy.keys import CANCEL, Disconnect
+from proxy.policy.retry import RetryBudget
 from proxy.relay.absent import AbsentClient
 from proxy.relay.client import ClientConnection
 from proxy.relay.connect import Connector
@@ -42,6 +45,10 @@ def _no_changes() -> None:
     """Keys are as they were at start."""
 
 
+def _ignore(level: str, message: str, /, **more: object) -> None:
+    """Nobody listens."""
+
+
 class Relay:
     __slots__ = (
         "admission",
@@ -49,6 +56,9 @@ class Relay:
         "clock",
         "clients",
         "counter",
+        "health",
+        "hedges",
+        "retries",
         "deadlines",
         "drains",
         "hangups",
@@ -57,15 +67,19 @@ class Relay:
         "look_for_changes",
         "loop",
         "name",
+        "notice",
         "options",
         "pool",
         "seconds",
         "snapshot",
+        "started",
+        "started_at",
         "tasks",
         "turns",
         "waiting",
         "wall",
         "_count",
+        "_credentials",
         "_emptied",
         "_sinks",
     )
@@ -91,6 +105,7 @@ class Relay:
         self.waiting = Waiting(self)
         # Called before each request: a key that was changed elsewhere holds for the next one (DESIGN 10).
         self.look_for_changes: Callable[[], None] = _no_changes
+        self.notice: Callable[..., None] = _ignore  # what the operator should know: level, sentence, further values
         self.options = options
         self.admission = admission
         self.snapshot = snapshot
@@ -102,6 +117,10 @@ class Relay:
         self.hangups = HangupWatch(loop)
         self.tasks = Tasks(loop)
         self.turns = Turns(loop)
+        self.health = Health()
+        self.retries = RetryBudget(options.retry_share)
+        self.hedges = RetryBudget(options.hedge_share, 1.0)
+        self._credentials: dict[str, tuple[Provider, Credentials]] = {}
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
         self.clients: set[ClientConnection] = set()
         self.drains: set[AbsentClient] = set()
@@ -109,6 +128,8 @@ class Relay:
         self.bodies = 0  # bytes of request bodies held at this moment
         self.kept = 0  # bytes of requests and answers that may be kept for counting at this moment
         self.is_draining = False
+        self.started = wall() // 10**9  # epoch seconds; and as RFC 3339 writes it: since when there are these models
+        self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started))
         self._count = 0
         self._emptied: asyncio.Event | None = None
 
@@ -133,6 +154,13 @@ class Relay:
     def _note_emptied(self) -> None:
         if self._emptied is not None and not self.clients and not self.drains:
             self._emptied.set()
+
+    def credentials_of(self, provider: Provider) -> Credentials:
+        """What is known of the credentials of `provider`; nothing, once it has been configured anew."""
+        known = self._credentials.get(provider.name)
+        if known is None or known[0] is not provider:
+            known = self._credentials[provider.name] = provider, Credentials(len(provider.credentials))
+        return known[1]
 
     @property
     def exchanges(self) -> int:

@@ -17,9 +17,13 @@ from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.call import Call
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side
 from proxy.policy.admission import Admission, Grant
+from proxy.policy.demand import affordable
 from proxy.policy.keys import KEY_CARRIERS
 from proxy.policy.limits import Chain
-from proxy.policy.router import Route, Target, plan, route
+from proxy.policy.plan import Plan, Target, plan
+from proxy.policy.router import Route, route
+from proxy.relay.body import RequestBody
+from proxy.relay.local import OPTIONS, Ours, list_models
 from proxy.relay.masking import scrub
 from proxy.wire import encode
 from proxy.wire.head import Framing, RequestHead
@@ -50,14 +54,15 @@ class Passage:
         "path",
         "route",
         "snapshot",
+        "sticky",
         "tags",
         "_carried",
         "_admission",
-        "_identity",
+        "_lined",
         "_lines",
         "_model",
+        "_plan",
         "_query",
-        "_target",
         "_version",
     )
 
@@ -73,15 +78,16 @@ class Passage:
         self.grant = grant
         self.route = route
         self._query = head.query
+        self.sticky = head.get(b"x-llm-proxy-sticky")
         self._model: str | None = None
-        self._target: Target | None = None  # for `_model`
+        self._plan: Plan | None = None  # for `_model`
         # Google's system parameters: they name the parts of an answer that are wanted, and may leave out what it used.
         self.names_parts = route.dialect.name == "gemini" and (
             head.get(b"x-goog-fieldmask") is not None or _PARTS.search(unquote_to_bytes(head.query)) is not None
         )
-        self.chain: Chain | None = None  # the limits that `_target` falls under
-        self._identity = False
-        self._lines = b""  # for `_target` and `_identity`
+        self.chain: Chain | None = None  # the limits that `_plan` falls under
+        self._lines = b""
+        self._lined: tuple[Target, Secret | None, bool] | None = None  # what they are for
 
     def is_valid(self, admission: Admission, snapshot: Snapshot, now: int) -> bool:
         """`now`: nanoseconds since the epoch."""
@@ -94,13 +100,14 @@ class Passage:
 
     def scrub(self, receipt: Receipt) -> None:
         """Hide what the provider was told and no log may show, a credential of the client's own included."""
-        provider = self.snapshot.providers.get(receipt.provider or "")
-        if provider is not None:
-            mask = self.mask_of(provider)
+        names = {receipt.provider, *[each.provider for each in receipt.attempts]} if receipt.attempts else ()
+        for name in names:
+            provider = self.snapshot.providers.get(name or "")
+            mask = None if provider is None else self.mask_of(provider)
             if mask is not None:
                 scrub(receipt, mask)
-            if self._carried is not None:
-                scrub(receipt, self._carried)
+        if self._carried is not None and receipt.attempts:
+            scrub(receipt, self._carried)
 
     def may_ask_for_usage(self, provider: Provider) -> bool:
         """Whether a stream of `provider` may be asked to report usage. Azure's older APIs refuse to be."""
@@ -109,48 +116,84 @@ class Passage:
         version = _API_VERSION.search(self._query) if self._query else None
         return version is None or version[1] >= b"2024-09"
 
-    def target(self, call: Call | None, now: int) -> Target | Failure:
-        """Where `call` goes, if the key may ask for it: of all that it says only the model matters (router.plan). Keys
-        and limits may have changed while the body came."""
+    def plan(self, call: Call | None, body: RequestBody, now: int) -> Plan | Failure:
+        """Where `call` may go, as far as the key may ask for it. That may have changed while the body came."""
+        found = self._plan_for(call, now)
+        if isinstance(found, Failure) or found.alias is None or found.alias.cost is None:
+            return found
+        return affordable(found, call, body.whole(), self.snapshot, now / 1e9)
+
+    def _plan_for(self, call: Call | None, now: int) -> Plan | Failure:
+        """Of all that `call` says only the model matters (plan)."""
         admission = self._admission
         if self._version != admission.version:
             refused = admission.refuses_now(self.grant, now)
             if refused is not None:
                 return refused
-            self._version, self._target = admission.version, None
+            self._version, self._plan = admission.version, None
         model = None if call is None else call.model
         names_more = call is not None and call.names_more
-        if self._target is not None and self._model == model and not names_more:
-            return self._target
-        target = plan(self.route, call, self._query, self.snapshot)
-        if isinstance(target, Failure):
-            return target
-        refused = admission.permitted(
-            self.grant, self.method, self.route.reads_body, model, target, self.snapshot.providers, names_more
-        )
-        if refused is not None:
-            return refused
-        self.chain = admission.chain(self.grant, model, target)
-        self._target, self._model, self._lines = target, model, b""
-        return target
+        if self._plan is not None and self._model == model and not names_more:
+            return self._plan
+        found = plan(self.route, call, self._query, self.snapshot)
+        if not isinstance(found, Failure):
+            found = self._permitted(found, model, names_more)
+        if isinstance(found, Failure):
+            return found
+        self.chain = admission.chain(self.grant, model, found)
+        self._plan, self._model = found, model
+        return found
 
-    def upstream_head(self, head: RequestHead, target: Target, name: bytes, size: int | None, identity: bool) -> bytes:
+    def _permitted(self, found: Plan, model: str | None, names_more: bool) -> Plan | Failure:
+        """Those targets that the key may be used for. What a client brings as its own credential goes to one provider
+        only: to the others it would be given away."""
+        groups, refused = [], None
+        first = found.groups[0][0].provider
+        for group in found.groups:
+            may = []
+            for target in group:
+                if self.grant.passthrough and target.provider is not first:
+                    continue
+                failure = self._admission.permitted(
+                    self.grant, self.method, self.route.reads_body, model, target, self.snapshot.providers, names_more
+                )
+                if failure is None:
+                    may.append(target)
+                else:
+                    refused = refused or failure
+            groups.append(tuple(may))
+        if refused is None and not self.grant.passthrough:
+            return found
+        left = tuple(filter(None, groups))
+        return found._replace(groups=left) if left or refused is None else refused
+
+    def upstream_head(
+        self,
+        head: RequestHead,
+        target: Target,
+        name: bytes,
+        size: int | None,
+        identity: bool,
+        credential: Secret | None,
+    ) -> bytes:
         """`size` is that of a body held in full, None for one that streams through under the client's own framing.
         `identity` asks for an answer without content coding, so that its events can be read."""
-        if self._lines and target is self._target and identity is self._identity:
-            return self._lines + framing_lines(head, size)
-        lines = upstream_lines(head, target, self.grant, name, identity)
-        if target is self._target:
-            self._lines, self._identity = lines, identity
-        return lines + framing_lines(head, size)
+        lined = self._lined
+        if lined is None or not (lined[0] is target and lined[1] is credential and lined[2] is identity):
+            self._lines = upstream_lines(head, target, self.grant, name, identity, credential)
+            self._lined = target, credential, identity
+        return self._lines + framing_lines(head, size)
 
 
-def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | None:
-    """Where a head that was admitted goes. None: it is an OPTIONS that ends here (RFC 9110 sections 7.6.2, 9.3.7)."""
+def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure | Ours:
+    """Where a head that was admitted goes, or what it is answered here."""
     if any(relay.name in value for name, _, value in head.fields if name == b"via"):
         return Failure(Side.CLIENT, Phase.ADMIT, Kind.LOOP, "this request came through here before")
     if head.method == b"OPTIONS" and (head.path == b"*" or head.get(b"max-forwards") == b"0"):
-        return None
+        return OPTIONS
+    ours = list_models(relay, head, grant)
+    if ours is not None:
+        return ours
     chosen = route(head.method, head.path, head.query, relay.snapshot, head.get)
     if isinstance(chosen, Failure):
         return chosen
@@ -161,13 +204,15 @@ def pass_in(relay: Relay, head: RequestHead, grant: Grant) -> Passage | Failure 
 _STAYS_HERE = KEY_CARRIERS | {b"cookie", b"cookie2", b"expect", b"max-forwards"}
 
 
-def upstream_lines(head: RequestHead, target: Target, grant: Grant, name: bytes, identity: bool) -> bytes:
-    """All lines but those of the framing. `name` is ours, for Via."""
+def upstream_lines(
+    head: RequestHead, target: Target, grant: Grant, name: bytes, identity: bool, credential: Secret | None
+) -> bytes:
+    """All lines but those of the framing. `name` is ours, for Via; `credential` one of the provider's."""
     provider = target.provider
     set_by_us = {field for field, _ in provider.headers}
     parts = [
         b"%b %b HTTP/1.1\r\n" % (head.method, _request_target(target)),
-        provider_lines(provider, with_credential=not grant.passthrough),
+        provider_lines(provider, None if grant.passthrough else credential),
         encode.field_lines(grant.carried),
     ]
     if identity:
@@ -185,20 +230,19 @@ def upstream_lines(head: RequestHead, target: Target, grant: Grant, name: bytes,
     return b"".join(parts)
 
 
-def provider_lines(provider: Provider, with_credential: bool) -> bytes:
-    """What each request to `provider` has: Host, configured fields, its credential."""
+def provider_lines(provider: Provider, credential: Secret | None) -> bytes:
+    """What each request to `provider` has: Host, configured fields, one of its credentials."""
     lines = [(b"host", provider.host_header)]
     lines += [(name, value.reveal().encode("latin-1")) for name, value in provider.headers]
-    if with_credential:
-        lines += credential_fields(provider)
+    lines += credential_fields(provider, credential)
     return b"".join([b"%b: %b\r\n" % line for line in lines])
 
 
-def credential_fields(provider: Provider) -> list[tuple[bytes, bytes]]:
-    """How the provider's credential is carried; the only place where it is revealed for the wire."""
-    if provider.credential is None or provider.auth == "none":
+def credential_fields(provider: Provider, credential: Secret | None) -> list[tuple[bytes, bytes]]:
+    """How a credential of the provider's is carried; the only place where it is revealed for the wire."""
+    if credential is None or provider.auth == "none":
         return []
-    value = provider.credential.reveal().encode("latin-1")
+    value = credential.reveal().encode("latin-1")
     if provider.auth == "bearer":
         return [(b"authorization", b"Bearer " + value)]
     return [(provider.auth.encode("ascii"), value)]

@@ -4,25 +4,30 @@ Lives here: `Taking`, `limit_lines`. May not live here: whether it may (policy),
 How it works: one synchronous step between the read body and the link to the provider takes all or nothing. A refusal
 bears the fields by which the client's SDK finds out when to come again, in the words of its own vendor (WIRE 5). If
 LLM_PROXY_TIMEOUT_QUEUE allows it, and the limit would let it pass in that time, the exchange waits instead. For a
-budget nobody waits.
+budget nobody waits. What was taken is the first attempt's. An attempt that surely cost nothing hands it on to the next;
+after one that may have cost something the next takes tokens and dollars again, and never counts as another request.
+With an alias the limits of a single target (its model's, its provider's) are taken by each attempt for itself.
 Sources: OpenAI's and Anthropic's pages on rate limits; RFC 9110 section 10.2.3 for Retry-After; the `_base_client` of
 the SDKs for `x-should-retry` and `retry-after-ms`, which they ask first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.dialects.factors import estimate_events, event_bytes
 from proxy.outcome import Failure, Kind, Phase, Side, Usage, milliseconds
-from proxy.policy.demand import demand_of, failure_of, used_of
+from proxy.policy.demand import NOTHING, demand_of, failure_of, used_of
 from proxy.policy.limits import Chain, Demand, Hold, Refusal
-from proxy.policy.router import Target
-from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS
+from proxy.policy.plan import Plan, Target
+from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS, Costs
 
 if TYPE_CHECKING:
+    from proxy.relay.answer import Answer
+    from proxy.relay.attempt import Attempt
     from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
     from proxy.relay.request import Passage
@@ -35,21 +40,24 @@ _MASKED = Failure(
     Kind.FORBIDDEN,
     "where tokens or dollars are limited, an answer must say what it used: ask without fields and X-Goog-FieldMask",
 )
+_UNUSED: Costs = (0, 0, 0, 0, 0)  # of a hold that counts as no request
+_NONE = Chain("")
 _BEHIND = Failure(Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later")
 
 
 class Taking:
-    """What one exchange takes. `begin` once; then, in any ending, `release` when the exchange is over and `settle` when
-    what it used is known."""
+    """What one exchange takes. `begin` once, `attempt` for each attempt; then, in any ending, `release` when the
+    exchange is over and `close` when what all attempts used is known."""
 
     __slots__ = (
-        "chain", "hold", "key", "scope", "size", "wait", "_demand", "_exchange", "_passage", "_refusal", "_relay",
-        "_since", "_target",
+        "chain", "key", "scope", "size", "wait", "_demand", "_exchange", "_free", "_hold", "_passage", "_plan",
+        "_refusal", "_relay", "_since",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, relay: Relay, passage: Passage, target: Target, chain: Chain) -> None:
+    def __init__(self, exchange: Exchange, relay: Relay, passage: Passage, plan: Plan, chain: Chain) -> None:
         self.chain = chain
-        self.hold: Hold | None = None
+        self._hold: Hold | None = None  # the first one, which has the exchange's place
+        self._free: Hold | None = None  # of no attempt
         self.key = chain.key  # in whose line it waits
         self.size = 0  # bytes that are held while it waits
         self.scope = ""  # of the limit that refused it last
@@ -60,7 +68,7 @@ class Taking:
         self._refusal: Refusal | None = None
         self._relay = relay
         self._since = 0.0  # when it began to wait
-        self._target = target
+        self._plan = plan
 
     def begin(self) -> bool:
         """Take what the call may cost from every limit of its chain. False: the exchange was refused and has ended, or
@@ -81,18 +89,30 @@ class Taking:
 
     def _ask(self) -> bool:
         """What the call may cost of its chain. False: that cannot be known, and the exchange has failed."""
-        chain, exchange, passage = self.chain, self._exchange, self._passage
-        call, to = exchange.call, self._target.provider
-        found: Demand | Failure = _MASKED
-        if not (chain.counts_tokens and passage.names_parts):
-            model = self._target.model or (None if call is None else call.model)
-            text = exchange.body.whole() if call is not None and chain.counts_tokens else b""
-            found = demand_of(chain, call, text, model, to, passage.snapshot, self._relay.wall() / _SECOND)
+        found = self._demand_of(self.chain, self._plan.targets)
         if isinstance(found, Failure):
-            exchange.fail(found)
+            self._exchange.fail(found)
             return False
         self._demand = found
         return True
+
+    def _demand_of(self, chain: Chain, targets: Sequence[Target]) -> Demand | Failure:
+        """What the call may cost of `chain` at the dearest of `targets`."""
+        exchange, passage = self._exchange, self._passage
+        call = exchange.call
+        if chain.counts_tokens and passage.names_parts:
+            return _MASKED
+        text = exchange.body.whole() if call is not None and chain.counts_tokens else b""
+        most: Demand | None = None
+        now = self._relay.wall() / _SECOND
+        for target in targets:
+            model = target.model or (None if call is None else call.model)
+            found = demand_of(chain, call, text, model, target.provider, passage.snapshot, now)
+            if isinstance(found, Failure):
+                return found
+            most = found if most is None else _larger(most, found)
+        assert most is not None
+        return most
 
     def _try(self) -> Refusal | None:
         assert self._demand is not None
@@ -100,11 +120,55 @@ class Taking:
         if isinstance(found, Refusal):
             self._refusal, self.scope, self.wait = found, found.scope, found.wait
             return found
-        self.hold = found
-        call = self._exchange.call
-        if self._relay.options.stops and found.costs[OUTPUT] and call is not None and call.stream:
-            self._exchange.stop_at = found.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
+        self._hold = self._free = found
         return None
+
+    def attempt(self, target: Target) -> tuple[Hold, Hold | None] | Refusal | Failure:
+        """What the next attempt, at `target`, has of the exchange's limits, and of that target's own."""
+        limiter, now = self._relay.admission.limiter, self._relay.wall()
+        assert self._demand is not None
+        own: Hold | None = None
+        chain = None if self._plan.alias is None else self._relay.admission.own_chain(target, self.chain)
+        if chain is not None:
+            demand = self._demand_of(chain, (target,))
+            if isinstance(demand, Failure):
+                return demand
+            taken = limiter.take(chain, demand, now)
+            if isinstance(taken, Refusal):
+                return taken
+            own = taken
+        if self._free is not None:
+            common, self._free = self._free, None
+            return common, own
+        again = Demand((0, *self._demand.most[1:]), (0, *self._demand.least[1:]))
+        taken = limiter.take(self.chain._replace(slots=()), again, now)
+        if isinstance(taken, Refusal):
+            if own is not None:
+                own.settle(_UNUSED)
+                own.release()
+            return taken
+        return taken, own
+
+    def stop_at(self, hold: Hold) -> float:
+        """Bytes of a stream beyond which it costs more than `hold` reserved; infinity: it is not stopped."""
+        call = self._exchange.call
+        if self._relay.options.stops and hold.costs[OUTPUT] and call is not None and call.stream:
+            return hold.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
+        return inf
+
+    def settle(self, hold: Hold, usage: Usage | None, cost: int | None, is_known: bool) -> None:
+        """What an attempt that had `hold` used (None: nothing), and its cost in microdollars. If not known, what it
+        took stands."""
+        if usage is None and is_known and hold.chain.is_kept and self._free is None:
+            self._free = hold  # for the next attempt
+            return
+        used = used_of(hold, usage, cost) if is_known else None
+        if used is not None and hold is not self._hold and hold.chain.is_kept:
+            used = (0, *used[1:])  # the exchange is one request
+        hold.settle(used)
+        if not hold.chain.is_kept:
+            hold.release()
+        self._relay.waiting.wake()
 
     def _stand(self) -> bool:
         self.size = self._exchange.body.size
@@ -128,10 +192,10 @@ class Taking:
             exchange.fail(refused._replace(phase=Phase.QUEUE))
             return False
         chain = relay.admission.chain(
-            self._passage.grant, None if exchange.call is None else exchange.call.model, self._target
+            self._passage.grant, None if exchange.call is None else exchange.call.model, self._plan
         )
         if chain is None:
-            return True
+            chain = _NONE
         if chain is not self.chain:  # limits have been changed
             self.chain = chain
             if not self._ask():
@@ -143,35 +207,36 @@ class Taking:
         exchange.receipt.queue_ms = milliseconds(self._relay.clock() - self._since)
         self._since = 0.0
         try:
-            exchange.proceed(self._target)
+            exchange.proceed(self._plan)
         except Exception as error:
             exchange.crashed(error)
 
     def refuse(self) -> None:
         """Its time is up, or there is no room to wait."""
-        refusal = self._refusal
-        if refusal is None:
+        if self._refusal is None:
             self._exchange.fail(_BEHIND)
-            return
+        else:
+            self.refuse_by(self._refusal)
+
+    def refuse_by(self, refusal: Refusal) -> None:
         failure = failure_of(refusal)
         if self._since:
             failure = failure._replace(phase=Phase.QUEUE)
         self._exchange.fail(failure, limit_lines(refusal, self._exchange.dialect.name, self._relay.wall()))
 
-    def look_again(self, passed: int) -> None:
-        """So many bytes of the answer have passed, more than what was reserved is worth: stop it, if less than the
-        difference is left of its budgets. By an estimate, since nothing is reported in mid-stream."""
-        assert self.hold is not None
-        reserved, exchange = self.hold.costs, self._exchange
-        if exchange.answer is None or not exchange.answer.is_stream:  # bytes of a document say less of its tokens
-            exchange.stop_at = inf
+    def look_again(self, attempt: Attempt, answer: Answer, hold: Hold) -> None:
+        """More of the answer has passed than what was reserved for it is worth: stop it, if less than the difference is
+        left of its budgets. By an estimate, since nothing is reported in mid-stream."""
+        reserved, exchange = hold.costs, self._exchange
+        if not answer.is_stream:  # bytes of a document say less of its tokens
+            attempt.stop_at = inf
             return
-        said = estimate_events(exchange.dialect.name, passed, True)
+        said = estimate_events(exchange.dialect.name, answer.bytes_out, True)
         tokens = said - reserved[OUTPUT]
         micros = reserved[MICROS] * tokens // max(1, reserved[OUTPUT])  # as dear as what was reserved, or less
-        refusal = self._relay.admission.limiter.lacks(self.chain, (0, tokens, 0, tokens, micros), self._relay.wall())
+        refusal = self._relay.admission.limiter.lacks(hold.chain, (0, tokens, 0, tokens, micros), self._relay.wall())
         if refusal is None:
-            exchange.stop_at = passed + _LOOK_BYTES
+            attempt.stop_at = answer.bytes_out + _LOOK_BYTES
         else:
             failure = failure_of(refusal)
             detail = f"stopped, since it is longer than what was reserved for it: {failure.detail}"
@@ -182,15 +247,22 @@ class Taking:
         if self._since:
             self._since = 0.0
             self._relay.waiting.leave(self)
-        if self.hold is not None:
-            self.hold.release()
+        if self._hold is not None:
+            self._hold.release()
             self._relay.waiting.wake()
 
-    def settle(self, usage: Usage | None, cost: int | None, is_known: bool) -> None:
-        """What the exchange used (None: nothing), and its cost in microdollars. If not known, what it took stands."""
-        if self.hold is not None:
-            self.hold.settle(used_of(self.hold, usage, cost) if is_known else None)
+    def close(self) -> None:
+        """What all attempts used is known: what none of them had comes back."""
+        if self._free is not None:
+            self._free.settle(NOTHING if self._free is self._hold else _UNUSED)
+            self._free = None
             self._relay.waiting.wake()
+
+
+def _larger(one: Demand, other: Demand) -> Demand:
+    """For each unit the larger of the two."""
+    most = tuple(map(max, one.most, other.most))
+    return Demand(most, tuple(map(max, one.least, other.least)))  # type: ignore[arg-type]
 
 
 def limit_lines(refusal: Refusal, dialect: str, now: int) -> bytes:

@@ -2,7 +2,7 @@
 
 Lives here: `UpstreamConnection`, an asyncio.Protocol. May not live here: which link is used (pool), what an answer
 means (answer), how links are opened (connect).
-How it works: bytes go into the parser and from there, in the same call stack, to the exchange that holds the link. An
+How it works: bytes go into the parser and from there, in the same call stack, to the attempt that holds the link. An
 idle link that receives anything, be it the end, is dead.
 """
 
@@ -15,7 +15,7 @@ from proxy.catalog.snapshot import Origin
 from proxy.wire.responses import ResponseParser
 
 if TYPE_CHECKING:
-    from proxy.relay.exchange import Exchange
+    from proxy.relay.attempt import Attempt
     from proxy.relay.pool import Pool
 
 # Above this a body is handed to the kernel in its own pieces instead of being copied behind the head first.
@@ -24,12 +24,12 @@ UNCOUNTED = -1.0  # as deadline: the pool does not count it, not yet or no longe
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`exchange` is who uses it now, None while it is idle; `uses` counts the exchanges it has served."""
+    """`attempt` is who uses it now, None while it is idle; `uses` counts the attempts it has served."""
 
     __slots__ = (
+        "attempt",
         "born",
         "deadline",
-        "exchange",
         "is_full",
         "is_lost",
         "origin",
@@ -45,7 +45,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.origin = origin
         self.born = now
         self.deadline = UNCOUNTED  # while idle: when it is too old to keep; while in use: NEVER
-        self.exchange: Exchange | None = None
+        self.attempt: Attempt | None = None
         self.parser = ResponseParser(max_head)
         self.uses = 0
         self.unsent = 0  # bytes in our buffer when the sweeper last looked
@@ -64,15 +64,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=JOIN_BYTES, low=0)
 
     def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
+        attempt = self.attempt
+        if attempt is None:
             self.pool.drop(self)
             return
         try:
             self.parser.feed(data)
-            exchange.upstream_read(self.parser)
+            attempt.upstream_read(self.parser)
         except Exception as error:
-            exchange.crashed(error)
+            attempt.crashed(error)
 
     def eof_received(self) -> None:
         """The upstream will send no more. Returning None lets the transport close."""
@@ -85,39 +85,39 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_lost:
             return
         self.is_lost = True
-        exchange = self.exchange
-        if exchange is None:
+        attempt = self.attempt
+        if attempt is None:
             self.pool.drop(self)
             return
         try:
             self.parser.eof(is_cut)
-            exchange.upstream_read(self.parser)
+            attempt.upstream_read(self.parser)
         except Exception as error:
-            exchange.crashed(error)
+            attempt.crashed(error)
 
     def pause_writing(self) -> None:
         self.is_full = True
-        if self.exchange is not None:
-            self.exchange.upstream_full()
+        if self.attempt is not None:
+            self.attempt.upstream_full()
 
     def resume_writing(self) -> None:
         self.is_full = False
-        if self.exchange is not None:
-            self.exchange.upstream_drained()
+        if self.attempt is not None:
+            self.attempt.upstream_drained()
 
     # -- the exchange's and the pool's side ---------------------------------------------------------------------------
 
-    def send(self, head: bytes, pieces: list[bytes], size: int) -> None:
-        """Write a head and the body held so far; `size` is the body's."""
-        if size <= JOIN_BYTES:
+    def send(self, head: bytes, pieces: list[bytes]) -> None:
+        """Write a head and the whole body."""
+        if sum(map(len, pieces)) <= JOIN_BYTES:
             self.transport.write(head + b"".join(pieces) if pieces else head)
         else:
             self.transport.writelines([head, *pieces])
 
     def close(self) -> None:
-        """Nothing that is still to be written matters: whoever gets here has given up on the exchange, or is idle."""
+        """Nothing that is still to be written matters: whoever gets here has given up on the attempt, or is idle."""
         self.is_lost = True
-        self.exchange = None
+        self.attempt = None
         if hasattr(self, "transport"):  # else connection_made will see to it
             self.transport.abort()
 

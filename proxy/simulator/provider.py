@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl as ssl_module
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -37,6 +39,7 @@ class Simulator:
     Everything happens in one event loop.
 
     `requests`: what was seen, newest last (at most 1,000). `books`: what was answered. `connections`: accepted so far.
+    `default` may be changed at any time, for the requests that come after it.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Simulator:
         self._ssl = ssl
         self._host = ""
         self._serial = 0
+        self._orders: deque[Said] = deque()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], Line] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -93,6 +97,13 @@ class Simulator:
                 waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._waiters.append(waiter)
                 await waiter
+
+    def order(self, *specs: str) -> None:
+        """The next requests get one of these each, over the default and what their model's name says."""
+        self._orders.extend(map(read, specs))
+
+    def next_order(self) -> Said:
+        return self._orders.popleft() if self._orders else {}
 
     def next_serial(self) -> int:
         self._serial += 1
@@ -215,10 +226,12 @@ class _Connection:
         simulator = self.simulator
         target = head.target.decode("latin-1")
         fields = head.headers.raw_items()
-        seen = SeenRequest(simulator.next_serial(), self.number, head.method.decode("latin-1"), target, fields)
+        method = head.method.decode("latin-1")
+        seen = SeenRequest(simulator.next_serial(), self.number, method, target, fields, at=time.monotonic())
         simulator.saw(seen)
+        order = simulator.next_order()
         try:
-            said = dict(read(spec_of_model(read_ask(seen.method, target, None).model)))
+            said = _over(read(spec_of_model(read_ask(seen.method, target, None).model)), order)
             spec = " ".join(value.decode("latin-1") for name, value in head.headers if name == HEADER)
             return seen, _over(said, read(spec)), None
         except FaultError as problem:

@@ -15,7 +15,8 @@ MOST_SEEN_BYTES = 64 * 1024 * 1024  # their bodies together: two of the largest 
 
 @dataclass(slots=True)
 class SeenRequest:
-    """A request as it came. `headers` in order and letter case as sent; `complete` is False while its body comes in."""
+    """A request as it came. `headers` in order and letter case as sent; `complete` is False while its body comes in;
+    `at`: when its head was in, in seconds of time.monotonic()."""
 
     number: int
     connection: int  # counted from 1
@@ -27,6 +28,7 @@ class SeenRequest:
     sha256: str = ""
     complete: bool = False
     faults: Faults = field(default_factory=Faults)
+    at: float = 0.0
 
     def get(self, name: str) -> str | None:
         """The first header of this name."""

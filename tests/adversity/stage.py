@@ -77,6 +77,7 @@ class Stage:
             "DEFAULT_PROVIDER": "oai",
             "LISTEN": "127.0.0.1:0",
             "ADMIN_LISTEN": "off",
+            "RETRIES": "0",  # what one attempt does is asked here
             **self._settings,
         }
         settings = read_settings({f"LLM_PROXY_{name}": value for name, value in environ.items()})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider
 from proxy.policy.admission import Grant
-from proxy.policy.router import Target
+from proxy.policy.plan import Target
 from proxy.relay.request import framing_lines, upstream_lines
 from proxy.wire import encode
 from proxy.wire.head import Framing, HeadLimits, RequestHead
@@ -48,8 +48,12 @@ def check_series(data: bytes) -> None:
 
 def check_forwarded(head: RequestHead, body: bytes) -> None:
     grant = Grant(None, [])
-    held = upstream_lines(head, TARGET, grant, b"llm-proxy-x", False) + framing_lines(head, len(body)) + body
-    streamed = upstream_lines(head, TARGET, grant, b"llm-proxy-x", True) + framing_lines(head, None)
+    held = (
+        upstream_lines(head, TARGET, grant, b"llm-proxy-x", False, Secret("theirs"))
+        + framing_lines(head, len(body))
+        + body
+    )
+    streamed = upstream_lines(head, TARGET, grant, b"llm-proxy-x", True, Secret("theirs")) + framing_lines(head, None)
     if head.framing is Framing.CHUNKED:
         streamed += (encode.chunk(body) if body else b"") + encode.LAST_CHUNK
     else:

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from proxy.catalog.alias_text import parse_aliases
 from proxy.catalog.prices import Prices
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider, Snapshot
@@ -63,6 +64,7 @@ SECONDS: dict[Limit, float] = {
     Limit.FIRST_BYTE: 100.0,
     Limit.FIRST_BYTE_UNARY: 500.0,
     Limit.FIRST_EVENT: 200.0,
+    Limit.HOLD: 15.0,
     Limit.STREAM: 150.0,
     Limit.TOTAL: 0.0,
     Limit.CLIENT_STALL: 60.0,
@@ -220,15 +222,18 @@ class Stage:
         counter: FakeCounter | None = None,
         prices: Prices | None = None,
         rules: dict[str, str] | None = None,
+        retries: int = 0,
+        models: str = "",
         **options: Any,
     ) -> None:
-        """`options` are further ones of RelayOptions."""
+        """`models` are aliases, as LLM_PROXY_MODELS has them; `options` are further ones of RelayOptions."""
         self.loop = FakeLoop()
         self.options = RelayOptions(
             seconds=SECONDS | (seconds or {}),
             bytes=limits or ByteLimits(),
             pool=pool or PoolOptions(),
             identity=identity,
+            retries=retries,
             **options,
         )
         ring = KeyRing({name: Secret(value) for name, value in (keys or {}).items()}, mode)
@@ -239,9 +244,11 @@ class Stage:
             ring, limiter, browser_guard=browser_guard, hosts=frozenset(), streams_per_key=streams_per_key
         )
         given = providers if providers is not None else (openai_provider(), anthropic_provider())
-        snapshot = Snapshot(
-            {each.name: each for each in given}, given[0], (("claude-", "anthropic"),)[: len(given) - 1], prices
-        )
+        named = {each.name: each for each in given}
+        aliases, problems = parse_aliases(models, named)
+        assert not problems, problems
+        owners = (("claude-", "anthropic"),) if "anthropic" in named else ()
+        snapshot = Snapshot(named, given[0], owners, prices, aliases=aliases)
         self.receipts: list[Receipt] = []
         self.relay = Relay(
             self.loop,

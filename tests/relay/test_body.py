@@ -64,17 +64,33 @@ def test_the_whole_is_the_pieces() -> None:
 def test_a_splice_changes_the_account() -> None:
     relay = relay_of()
     body = body_of(relay, b'{"model":', b'"a/b","x":1}')
-    body.rename_model("longer name")
-    assert body.whole() == b'{"model":"longer name","x":1}'
-    assert relay.bodies == body.size == len(body.whole())
+    changed = body.version("longer name", False, False)
+    assert changed == [b'{"model":"longer name","x":1}']
+    assert relay.bodies == body.size + len(changed[0])
 
 
-def test_a_held_body_can_be_sent_twice() -> None:
-    body = body_of(relay_of(), b"abc", b"de")
-    for _ in range(2):
-        link: Any = FakeLink()
-        body.send_held(link, b"HEAD ")
-        assert b"".join(link.writes) == b"HEAD abcde"
+def test_each_version_is_made_once_and_the_first_one_stays() -> None:
+    relay = relay_of()
+    body = body_of(relay, b'{"model":"a"}')
+    assert body.version("b", False, False) is body.version("b", False, False)
+    assert body.version("c", False, False) == [b'{"model":"c"}']
+    assert body.version(None, False, False) == [b'{"model":"a"}']
+    body.release()
+    assert relay.bodies == 0
+
+
+def test_the_last_one_takes_the_place_of_the_first() -> None:
+    relay = relay_of()
+    body = body_of(relay, b'{"model":"a"}')
+    assert body.version("bb", False, True) == [b'{"model":"bb"}']
+    assert relay.bodies == body.size == 14
+
+
+def test_a_large_one_is_sent_once() -> None:
+    relay = relay_of(replay=10)
+    assert body_of(relay, b"0123456789").can_be_sent_again
+    assert not body_of(relay, b"0123456789a").can_be_sent_again
+    assert not body_of(relay, b"", is_held=False).can_be_sent_again
 
 
 def test_what_was_kept_for_a_link_goes_out_and_is_let_go() -> None:

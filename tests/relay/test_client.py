@@ -420,7 +420,7 @@ def break_down(*_: Any, **__: Any) -> None:
         (Exchange, "body_ended"),
         (Exchange, "_dispatch"),
         (Attempt, "begin"),
-        (RequestBody, "send_held"),
+        (RequestBody, "version"),
     ],
 )
 def test_a_fault_in_a_request_is_a_500(of: type, where: str, monkeypatch: pytest.MonkeyPatch) -> None:

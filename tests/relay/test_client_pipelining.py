@@ -145,7 +145,7 @@ def test_who_was_not_let_in_waits_for_a_turn_with_the_next_request() -> None:
         assert clients[0].protocol.exchange is not None
         stage.loop.run_ready()
         for upstream in stage.upstreams:
-            if upstream.protocol.exchange is not None:
+            if upstream.protocol.attempt is not None:
                 upstream.says(s.unary())
 
 

@@ -292,10 +292,10 @@ async def served(talk: Talk, context: ssl.SSLContext | None, scheme: str, tls: U
 
     try:
         link = await opening(loop, origin, tls=tls)
-        link.exchange = cast(Any, Listening())
+        link.attempt = cast(Any, Listening())
         link.transport.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         result: Any = await heard
-        link.exchange = None
+        link.attempt = None
         link.transport.abort()
         link.is_lost = True
     except ConnectFailed as error:

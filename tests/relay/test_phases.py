@@ -20,7 +20,17 @@ def test_zero_is_infinity_and_every_limit_has_its_place() -> None:
 
 
 def test_what_is_not_given_is_infinity() -> None:
-    assert set(Seconds.of({})) == {inf}
+    assert set(Seconds.of({})._replace(hold=inf)) == {inf}
+
+
+def test_an_answer_that_is_not_held_is_not_held_for_ever() -> None:
+    assert Seconds.of({}).hold == 0.0
+
+
+def test_an_alias_may_have_limits_of_its_own() -> None:
+    seconds = Seconds.of({Limit.TOTAL: 5.0, Limit.STREAM: 6.0})
+    own = seconds.with_own({Limit.TOTAL: 0.0, Limit.FIRST_EVENT: 3.0})
+    assert (own.total, own.first_event, own.stream) == (inf, 3.0, 6.0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,7 @@ def test_progress_moves_since_while_sending_and_silence_does_not() -> None:
         upstream.transport.block()
         client = stage.client()
         client.says(s.ask(body=b'{"model":"gpt-5","x":"' + b"x" * 100_000 + b'"}'))
-        exchange = s.exchange_of(client)
+        exchange = s.exchange_of(client).attempts.current
         stage.advance(10.0)
         began = exchange.since
         upstream.transport.drain(10)

@@ -256,7 +256,7 @@ def test_a_link_that_dies_before_anybody_has_it() -> None:
 
 
 def test_a_fault_at_the_hand_over_is_the_waiting_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxy.relay.body import RequestBody
+    from proxy.relay.upstream import UpstreamConnection
 
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("our fault")
@@ -266,7 +266,7 @@ def test_a_fault_at_the_hand_over_is_the_waiting_ones(monkeypatch: pytest.Monkey
         first.says(s.ask())
         second.says(s.ask())
         with monkeypatch.context() as patch:
-            patch.setattr(RequestBody, "send_held", break_down)
+            patch.setattr(UpstreamConnection, "send", break_down)
             stage.upstream().transport.receive(s.unary())
         assert len(stage.loop.expect_errors()) == 1
         stage.loop.run_ready()

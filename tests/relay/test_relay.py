@@ -204,7 +204,7 @@ def test_a_provider_that_changed_is_asked_as_it_is_now() -> None:
 
 
 def test_a_provider_without_a_credential_sends_none() -> None:
-    assert credential_fields(s.openai_provider(credential=None)) == []
+    assert credential_fields(s.openai_provider(), None) == []
 
 
 def test_no_secret_reaches_receipts_or_errors() -> None:

@@ -34,10 +34,10 @@ def answered(stage: Stage, clients: list[Peer]) -> list[int]:
     """Numbers of the clients that a provider has been asked for, in that order; each is answered now."""
     order = []
     while True:
-        waiting = [each for each in stage.upstreams if each.protocol.exchange is not None]
+        waiting = [each for each in stage.upstreams if each.protocol.attempt is not None]
         if not waiting:
             return order
-        exchange = waiting[0].protocol.exchange
+        exchange = waiting[0].protocol.attempt.exchange
         order.append(next(at for at, client in enumerate(clients) if client.protocol is exchange.client))
         waiting[0].says(s.unary())
 
@@ -129,7 +129,7 @@ def test_keys_take_turns() -> None:
 def test_nobody_is_overtaken() -> None:
     with staged({"key a": "concurrent=1", "all": "concurrent=2"}, seconds=100) as stage:
         clients = [asks(stage, "a"), asks(stage, "a"), asks(stage, "b"), asks(stage, "c"), asks(stage, "b")]
-        assert [each.protocol.exchange is not None for each in stage.upstreams] == [True, True]  # of a and b
+        assert [each.protocol.attempt is not None for each in stage.upstreams] == [True, True]  # of a and b
         stage.upstreams[1].says(s.unary())  # b's: the turn is c's, since a waits for itself alone
         stage.advance(0)
         late = asks(stage, "b")
@@ -146,7 +146,7 @@ def test_nobody_is_overtaken() -> None:
 def test_a_key_that_waits_for_itself_holds_up_nobody() -> None:
     with staged({"key a": "concurrent=1"}) as stage:
         clients = [asks(stage, "a"), asks(stage, "a"), asks(stage, "b")]
-        running = [upstream.protocol.exchange.client for upstream in stage.upstreams]
+        running = [upstream.protocol.attempt.exchange.client for upstream in stage.upstreams]
         assert running == [clients[0].protocol, clients[2].protocol]
         assert sorted(answered(stage, clients)) == [0, 1, 2]
         assert len(stage.receipts) == 3
@@ -215,9 +215,9 @@ def test_small_requests_of_another_key_do_not_starve_a_large_one() -> None:
         while not large.transport.sent and seconds < 5:
             clients.append(asks(stage, "b", of(200)))
             for upstream in stage.upstreams:
-                exchange = upstream.protocol.exchange
-                if exchange is not None:
-                    upstream.says(s.unary(usage % exchange.receipt.bytes_in))
+                attempt = upstream.protocol.attempt
+                if attempt is not None:
+                    upstream.says(s.unary(usage % attempt.exchange.receipt.bytes_in))
             stage.advance(0.1)
             seconds += 0.1
         assert seconds < 1.5, "it could pass after one"

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import ssl
+import time
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ import pytest
 import trustme
 import uvloop
 
-from proxy.simulator.faults import WORDS, FaultError
+from proxy.simulator.faults import WORDS, FaultError, read
 from proxy.simulator.provider import Simulator
 from proxy.simulator.script import GARBAGE
 from proxy.simulator.speech import TEXT
@@ -484,6 +485,47 @@ def test_model_header_and_default_each_over_the_one_before() -> None:
         assert counts == [1, 2, 3, 8]
 
     with_simulator(test, default="events=1")
+
+
+def test_orders_are_for_one_request_each() -> None:
+    async def test(simulator: Simulator) -> None:
+        simulator.order("events=3", "plain", "reset")
+        path = "/v1/models/sim-events:2:streamGenerateContent?alt=sse"
+        counts = []
+        for spec, model in [("", "sim-events:2"), ("", "sim-events:2"), ("events=4", "m"), ("", "m")]:
+            seen = await ask(simulator.port, request(spec, model=model), b"0\r\n\r\n")
+            counts.append(len(deltas(dechunk(seen.body))) if seen.data else 0)
+        assert counts == [3, 8, 0, 1]
+        simulator.order("events=3")
+        assert len(dechunk((await ask(simulator.port, request("", path), b"0\r\n\r\n")).body)) == 3 + 2
+        with pytest.raises(FaultError):
+            simulator.order("nonsense")
+
+    with_simulator(test, default="events=1")
+
+
+def test_the_default_may_be_changed_while_it_runs() -> None:
+    async def test(simulator: Simulator) -> None:
+        statuses = []
+        for spec in ("status=503", "", "status=429"):
+            simulator.default = read(spec)
+            statuses.append((await ask(simulator.port, request(), b"}")).status)
+        assert statuses == [503, 200, 429]
+
+    with_simulator(test)
+
+
+def test_it_is_noted_when_a_request_came() -> None:
+    async def test(simulator: Simulator) -> None:
+        before = time.monotonic()
+        await ask(simulator.port, request("delay=0.05"), b"0\r\n\r\n")
+        between = time.monotonic()
+        await ask(simulator.port, request(), b"0\r\n\r\n")
+        first, second = (seen.at for seen in simulator.requests)
+        assert before <= first <= between - 0.04, "as it came, and not as it was answered"
+        assert between <= second <= time.monotonic()
+
+    with_simulator(test)
 
 
 def test_plain_in_the_header_forgets_the_model_in_the_path() -> None:

@@ -56,6 +56,7 @@ class Sidecar:
             "LLM_PROXY_LISTEN": address,
             "LLM_PROXY_ADMIN_LISTEN": "127.0.0.1:0",
             "LLM_PROXY_DB": "off",
+            "LLM_PROXY_RETRIES": "0",  # but where they are what a test is about
             **env,
         }
         self.process = subprocess.Popen(

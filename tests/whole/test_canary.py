@@ -48,10 +48,10 @@ QUOTES = (
 )
 # The same program with two faults of ours in it: they raise with all of a request, and of an answer, in their text.
 FAULTY = """
-from proxy.relay import exchange
+from proxy.relay import attempt, exchange
 from proxy.cli import main
 
-pass_in, provider_request_id = exchange.pass_in, exchange.provider_request_id
+pass_in, provider_request_id = exchange.pass_in, attempt.provider_request_id
 
 def broken_in(relay, head, grant):
     if head.get(b"x-fault") == b"in":
@@ -63,7 +63,7 @@ def broken_out(head):
         raise RuntimeError(f"{head}")
     return provider_request_id(head)
 
-exchange.pass_in, exchange.provider_request_id = broken_in, broken_out
+exchange.pass_in, attempt.provider_request_id = broken_in, broken_out
 raise SystemExit(main(["serve"]))
 """
 CARRIERS = (

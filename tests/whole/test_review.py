@@ -21,7 +21,8 @@ import pytest
 from proxy.catalog.snapshot import Provider as ConfiguredProvider
 from proxy.dialects.call import Call
 from proxy.outcome import Failure
-from proxy.policy.router import plan, route
+from proxy.policy.plan import plan
+from proxy.policy.router import route
 from proxy.server.settings import read_settings
 from proxy.server.worker import Worker
 from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Tell, Wait
@@ -58,9 +59,9 @@ def test_a_provider_is_looked_up_not_searched() -> None:
     for path, model in ((b"/v1/chat/completions", "p299/m"), (b"/p299/v1/embeddings", "m"), (b"/v1/responses", "m")):
         found = route(b"POST", path, b"", snapshot, lambda _: None)
         assert not isinstance(found, Failure)
-        target = plan(found, Call(model), b"", snapshot)
-        assert not isinstance(target, Failure)
-        assert target.provider.name == ("p0" if model == "m" and path == b"/v1/responses" else "p299")
+        planned = plan(found, Call(model), b"", snapshot)
+        assert not isinstance(planned, Failure)
+        assert planned.groups[0][0].provider.name == ("p0" if model == "m" and path == b"/v1/responses" else "p299")
 
 
 @pytest.mark.slow

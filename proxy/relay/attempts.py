@@ -1,0 +1,280 @@
+"""The attempts of one exchange: which target is asked, and what follows if it fails.
+
+Lives here: `Attempts`. May not live here: what a failure means (policy.retry), links and answers (attempt), limits
+(taking), what an attempt has to win or lose (stakes).
+How it works: the first target comes out of the first group that has one whose breaker lets it pass. One that fails
+makes room for another that was not asked yet, of its group or the next, at once; only when none is left is one asked
+again, after a pause: as long as its provider said, or else longer each time and at random. Each attempt after the first
+counts against the exchange's own number and against the worker's share of retries. All of it ends when an answer is let
+through to the client. Where no breaker lets anything pass, the target that will be back first is asked all the same.
+Where the alias hedges, a rival is sent after an attempt that takes longer to its first event than nineteen of twenty
+did: whichever has something for the client first goes on, and the other one is given up.
+Doubted: a target without an alias has no breaker, since there is nobody who could answer in its place.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import TimerHandle
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy.dialects.bounds import look
+from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.policy.health import Candidate, choose
+from proxy.policy.plan import Plan, Target
+from proxy.policy.retry import Verdict, backoff, patience
+from proxy.relay.attempt import Attempt
+from proxy.relay.resuming import Silence
+from proxy.relay.stakes import Stake
+
+if TYPE_CHECKING:
+    from proxy.relay.exchange import Exchange
+    from proxy.relay.relay import Relay
+
+
+class Next(NamedTuple):
+    """What follows a failed attempt."""
+
+    target: Target
+    wait: float  # seconds
+    why: str
+
+
+class Attempts:
+    """`current` is the attempt that runs, or answers; `rival` runs beside it until one of them answers."""
+
+    __slots__ = (
+        "current", "cut", "rival", "_again", "_exchange", "_hedges", "_left", "_made", "_plan", "_relay", "_timer",
+        "_tried",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, relay: Relay, plan: Plan) -> None:
+        alias = plan.alias
+        retries = relay.options.retries if alias is None or alias.retries is None else alias.retries
+        self.current: Attempt | None = None
+        self.rival: Attempt | None = None
+        self.cut: Failure | None = None  # what broke the answer that the client has
+        self._again: list[tuple[float, Target]] = []  # targets that may be asked again, and when
+        self._exchange = exchange
+        self._left = 0 if exchange.call is None else retries
+        self._made = 0
+        self._plan = plan
+        self._relay = relay
+        self._timer: TimerHandle | None = None
+        self._hedges = alias is not None and alias.hedges  # a rival may still be sent
+        self._tried: list[Target] = []
+
+    # -- one after the other ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Make the first attempt."""
+        self._relay.retries.note_request()
+        target = self._plan.groups[0][0]
+        if self._hedges:
+            self._relay.hedges.note_request()
+        if self._plan.alias is not None:
+            target = self._untried(0) or self._soonest()
+        self._start(target, "first")
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another attempt may follow the one that runs."""
+        return self._left > 0 and self._is_open
+
+    @property
+    def can_be_replaced(self) -> bool:
+        """Whether the attempt that runs may not be the one that answers."""
+        return self.rival is not None or ((self._left > 0 or self._hedges) and self._is_open)
+
+    @property
+    def _is_open(self) -> bool:
+        exchange = self._exchange
+        return exchange.answer is None and not exchange.has_left and exchange.body.can_be_sent_again
+
+    def after(self, attempt: Attempt, failure: Failure, verdict: Verdict) -> Next | None:
+        """What follows `attempt`, which failed; None: nothing does."""
+        now = self._relay.clock()
+        found: Next | None = None
+        if self.can_go_on and (verdict.elsewhere or verdict.again):
+            found = self._next(attempt, failure, verdict, now)
+        if found is None or now + found.wait >= self._exchange.total_due or not self._relay.retries.take(now):
+            return None
+        self._left -= 1
+        return found
+
+    def _next(self, attempt: Attempt, failure: Failure, verdict: Verdict, now: float) -> Next | None:
+        stake = attempt.stake
+        if attempt.is_about_credential and stake is not None and stake.has_other_credential:
+            return Next(attempt.target, 0.0, "retry")  # with that
+        if verdict.again and not (failure.kind is Kind.TIMEOUT and len(self._plan.targets) > 1):
+            pause = backoff(self._made, random.random()) if verdict.wait is None else verdict.wait
+            if patience(pause, self._exchange.total_due - now):
+                self._again.append((now + pause, attempt.target))
+        if verdict.elsewhere:
+            target = self._untried(attempt.target.window + 1 if verdict.needs_window else 0)
+            if target is not None:
+                return Next(target, 0.0, "fallback")
+        if not self._again or verdict.needs_window:
+            return None
+        at, target = min(self._again, key=lambda each: each[0])
+        self._again.remove((at, target))
+        return Next(target, max(0.0, at - now), "retry")
+
+    def follow(self, found: Next) -> None:
+        """Make the next attempt, now or when it is time."""
+        if not found.wait:
+            self._start(found.target, found.why)
+            return
+        self._exchange.enter(Phase.QUEUE, inf)
+        self._timer = self._relay.loop.call_later(found.wait, self._go, found)
+
+    def _go(self, found: Next) -> None:
+        self._timer = None
+        try:
+            self._start(found.target, found.why)
+        except Exception as error:
+            self._exchange.crashed(error)
+
+    def _start(self, target: Target, why: str) -> None:
+        """Take what the attempt needs of limits, and make it; at another target, if that one's limits refuse."""
+        self._made += 1
+        while True:
+            self._tried.append(target)
+            found = self._exchange.stake(target)
+            if isinstance(found, Stake):
+                break
+            other = self._untried(0)
+            if other is None:
+                self._exchange.refuse(found)
+                return
+            target = other
+        self.current = attempt = self._exchange.make_attempt(target, found, why)
+        if self.cut is not None:
+            attempt.before, attempt.held = self._exchange.answer, Silence(self.cut)
+        attempt.begin()
+        if self._hedges and self.current is attempt and self.rival is None and self._is_open:
+            self._plan_rival(target)
+
+    def _untried(self, window: int) -> Target | None:
+        """A target that was not asked yet and whose breaker lets it pass, out of the first group that has one."""
+        now = self._relay.clock()
+        for group in self._plan.groups:
+            targets = [each for each in group if each.window >= window and not self._is_tried(each)]
+            if targets:
+                at = choose([self._candidate(each) for each in targets], now, random.random, self._sticky)
+                if at is not None:
+                    return targets[at]
+        return None
+
+    def _is_tried(self, target: Target) -> bool:
+        return any(each is target for each in self._tried)  # comparing them by value takes 20 us
+
+    def _candidate(self, target: Target) -> Candidate:
+        key = target.provider.name, target.model or ""
+        return Candidate(target.weight, self._relay.health.of(key), key)
+
+    @property
+    def _sticky(self) -> bytes | None:
+        passage = self._exchange.passage
+        return None if passage is None else passage.sticky
+
+    def _soonest(self) -> Target:
+        now = self._relay.clock()
+        return min(self._plan.targets, key=lambda each: self._candidate(each).health.breaker.retry_in(now))
+
+    # -- carrying on --------------------------------------------------------------------------------------------------
+
+    @property
+    def resumes(self) -> bool:
+        alias, exchange = self._plan.alias, self._exchange
+        if alias is None or not alias.resumes or exchange.call is None or not exchange.call.stream:
+            return False
+        return self._left > 0 and exchange.body.can_be_sent_again and look(exchange.body.whole()).choices == 1
+
+    def resume(self, attempt: Attempt, failure: Failure) -> bool:
+        """`attempt`, or the answer that the client has from it, has broken off. True: another one carries that on."""
+        answer, now = self._exchange.answer, self._relay.clock()
+        is_cut = failure.side is Side.UPSTREAM and not self._exchange.has_left
+        if answer is None or not (is_cut and self.resumes and answer.can_be_resumed and self._relay.retries.take(now)):
+            return False
+        self._left -= 1
+        self.cut = self.cut or failure
+        target = self._alike(attempt.target, failure.kind is Kind.TIMEOUT)
+        self.give_up(failure)
+        self._start(target, "resume")
+        return True
+
+    def _alike(self, target: Target, is_silent: bool) -> Target:
+        """Who may say the same again: the same model, at best elsewhere; if that one is silent, rather another."""
+        others = [each for each in self._plan.targets if not self._is_tried(each)]
+        same = next((each for each in others if each.model == target.model), None)
+        return same or (others[0] if others and is_silent else target)
+
+    # -- two at once --------------------------------------------------------------------------------------------------
+
+    def _plan_rival(self, target: Target) -> None:
+        wait = self._candidate(target).health.p95()
+        if wait is not None:
+            self._timer = self._relay.loop.call_later(wait, self._send_rival)
+
+    def _send_rival(self) -> None:
+        self._timer = None
+        first = self.current
+        if first is None or not self._is_open or not self._relay.hedges.take(self._relay.clock()):
+            return
+        self._hedges = False
+        target = self._untried(0) or first.target
+        stake = self._exchange.stake(target)
+        if not isinstance(stake, Stake):  # a limit, or a budget, has no room for two
+            return
+        self._tried.append(target)
+        try:
+            self.rival = self._exchange.make_attempt(target, stake, "hedge")
+            self.rival.begin()
+        except Exception as error:
+            self._exchange.crashed(error)
+
+    def lost_one(self, attempt: Attempt, failure: Failure) -> bool:
+        """`attempt` has failed. True: its rival runs on alone."""
+        rival = self.rival
+        if rival is None:
+            return False
+        self.current, self.rival = rival if attempt is self.current else self.current, None
+        attempt.give_up(failure)
+        self._exchange.entered(self.current or rival)
+        return True
+
+    def won(self, attempt: Attempt) -> None:
+        """The client gets the answer of `attempt`."""
+        self._cancel_timer()
+        rival = self.rival
+        if rival is None:
+            return
+        loser = self.current if attempt is rival else rival
+        self.current, self.rival = attempt, None
+        if loser is not None:
+            loser.give_up(Failure(Side.PROXY, loser.phase, Kind.OUTRUN, "another attempt answered first"))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> float:
+        """The next moment to look at what runs."""
+        due = inf
+        for attempt in (self.current, self.rival):
+            if attempt is not None:
+                due = min(due, attempt.check(now))
+        return due
+
+    def give_up(self, failure: Failure | None) -> None:
+        """Nothing more is tried."""
+        self._cancel_timer()
+        running, self.current, self.rival = (self.current, self.rival), None, None
+        for attempt in running:
+            if attempt is not None:
+                attempt.give_up(failure)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,128 @@
+"""What the attempts of one exchange used, put together on its receipt.
+
+Lives here: `Booking`. May not live here: what was used (metering), prices (catalog), what limits get back (taking).
+How it works: each attempt that has ended is noted, with the figures of its answer once they are known: they may have to
+be counted first. When all are, and the exchange is over, the receipt gets their sums and is handed on: what failed
+attempts cost is part of what the exchange cost, and no more than that.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from proxy.outcome import Attempt as Tried
+from proxy.outcome import Usage, sum_known, sum_usage
+from proxy.relay.metering import Metering, cost_of
+
+if TYPE_CHECKING:
+    from proxy.relay.attempt import Attempt
+    from proxy.relay.exchange import Exchange
+    from proxy.relay.relay import Relay
+
+
+_MOST_ATTEMPTS = 1000  # of one exchange, by far
+
+
+class Booking:
+    """The last that a receipt waits for. Does not refer to its exchange: as a cycle both would live until the collector
+    runs."""
+
+    __slots__ = ("_is_closed", "_number", "_open", "_parts", "_relay")
+
+    def __init__(self, relay: Relay, number: int) -> None:
+        self._relay = relay
+        self._number = number  # of the exchange; its first answer is counted under it
+        self._open = 0  # attempts whose figures are not known yet
+        self._is_closed = False
+        self._parts: list[tuple[int, Usage]] = []  # by number of the attempt
+
+    def metering(self, attempt: Attempt) -> Metering | None:
+        """For an attempt at a provider who may want money for it from now on."""
+        exchange, relay = attempt.exchange, self._relay
+        call = exchange.call
+        if call is None or not relay.options.meters or call.is_free or attempt.metering is not None:
+            return attempt.metering
+        before = len(exchange.receipt.attempts)
+        number = -(_MOST_ATTEMPTS * self._number + before) if before else self._number
+        return Metering(relay, number, exchange.dialect, exchange.body.whole(), call.cap != 0)
+
+    def note(self, tried: Tried, attempt: Attempt) -> None:
+        """`attempt` has ended so."""
+        exchange, metering, answer = attempt.exchange, attempt.metering, attempt.answer
+        exchange.receipt.attempts.append(tried)
+        if metering is None:
+            # Not metered by our own wish: nobody will know what it used.
+            is_known = self._relay.options.meters or answer is None or answer.status >= 300
+            self._settle(attempt, None, None, is_known)
+            return
+        ended_well = tried.failure is None
+        if answer is not None and answer.watch is not None:
+            ended_well = ended_well or (answer.watch.is_complete and not answer.watch.has_error)
+        attempt.metering = None
+        self._open += 1
+        done = partial(self._known, attempt, len(exchange.receipt.attempts) - 1)
+        try:
+            metering.finish(answer is not None, ended_well, done)
+        except Exception as error:  # a fault in a figure must cost neither the receipt nor the client's connection
+            exchange.report(error)
+            metering.release()
+            self._open -= 1
+            self._settle(attempt, None, None, False)
+
+    def _known(self, attempt: Attempt, number: int, usage: Usage, model: str | None) -> None:
+        """What an attempt used is known."""
+        exchange = attempt.exchange
+        receipt, passage = exchange.receipt, exchange.passage
+        assert passage is not None
+        cost = None
+        try:
+            names = (model, receipt.attempts[number].model)
+            cost = cost_of(attempt.provider, names, usage, passage.snapshot, receipt.started_at)
+        except Exception as error:  # as in `note`
+            exchange.report(error)
+        mine = receipt.attempts[number]._replace(usage=usage, cost_micros=cost, model_served=model)
+        receipt.attempts[number] = mine
+        self._parts.append((number, usage))
+        self._settle(attempt, usage, cost, True)
+        self._open -= 1
+        if self._is_closed and not self._open:
+            self._record(exchange)
+
+    def _settle(self, attempt: Attempt, usage: Usage | None, cost: int | None, is_known: bool) -> None:
+        stake, taking = attempt.stake, attempt.exchange.taking
+        if stake is None or taking is None:
+            return
+        for hold in stake.holds():
+            taking.settle(hold, usage, cost, is_known)
+
+    def close(self, exchange: Exchange) -> None:
+        """The exchange is over."""
+        self._is_closed = True
+        if not self._open:
+            self._record(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
+        """The very last: put together the figures, give back what nobody used, hand over the receipt."""
+        receipt = exchange.receipt
+        if self._parts:
+            self._add_up(exchange)
+        if exchange.taking is not None:
+            exchange.taking.close()
+            exchange.taking = None
+        self._relay.record(receipt, exchange.passage)
+
+    def _add_up(self, exchange: Exchange) -> None:
+        receipt, parts = exchange.receipt, self._parts
+        last = receipt.attempts[max(number for number, _ in parts)]
+        receipt.model_served = last.model_served
+        receipt.cost_micros = sum_known(each.cost_micros for each in receipt.attempts)
+        snapshot = None if exchange.passage is None else exchange.passage.snapshot
+        if receipt.cost_micros is not None and snapshot is not None and snapshot.prices is not None:
+            receipt.price_version = snapshot.prices.version
+        if len(parts) == 1:
+            receipt.usage = parts[0][1]
+            if len(receipt.attempts) == 1:  # its figures are those of the exchange (outcome.Attempt)
+                receipt.attempts[0] = last._replace(usage=None, cost_micros=None, model_served=None)
+        else:
+            receipt.usage = sum_usage(usage for _, usage in parts)

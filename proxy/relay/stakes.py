@@ -1,0 +1,142 @@
+"""What an attempt has to win or lose: limits, a credential, the standing of its target.
+
+Lives here: `Stake`, `take_stake`. May not live here: limits (taking), what is known of targets and credentials, and
+which failure counts (policy).
+How it works: a stake is taken before the attempt and told exactly once how it went. An answer that begins well tells it
+at its first event already: it may go on for minutes, and a breaker's probe must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.catalog.secret import Secret
+from proxy.catalog.snapshot import Provider
+from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.policy.credentials import Credentials
+from proxy.policy.health import TargetHealth
+from proxy.policy.limits import Hold, Refusal
+from proxy.policy.plan import Target
+from proxy.policy.retry import Verdict
+
+if TYPE_CHECKING:
+    from proxy.relay.relay import Relay
+    from proxy.relay.taking import Taking
+
+
+_SAYS_NOTHING = (Kind.ERROR_EVENT, Kind.CREDENTIAL_REFUSED)  # of a target, by itself
+
+
+Notice = Callable[..., None]  # level, sentence, and by name what programs may pick out of it
+
+
+class Stake:
+    """`common` and `own` were taken of limits (taking). `number` is that of `secret` among its provider's."""
+
+    __slots__ = (
+        "common", "credentials", "number", "own", "secret", "_health", "_is_probe", "_is_told", "_model", "_notice",
+        "_provider",
+    )  # fmt: skip
+
+    def __init__(self, provider: str, model: str, notice: Notice) -> None:
+        self.common: Hold | None = None
+        self.own: Hold | None = None
+        self.secret: Secret | None = None
+        self.number = 0
+        self.credentials: Credentials | None = None  # None: the provider has none of ours
+        self._provider = provider
+        self._model = model
+        self._notice = notice
+        self._health: TargetHealth | None = None  # None: without an alias
+        self._is_probe = False
+        self._is_told = False
+
+    def join(self, health: TargetHealth, now: float) -> None:
+        self._health = health
+        self._is_probe = health.begin(now)
+
+    def first_event(self, seconds: float, now: float) -> None:
+        """An answer that is no error has begun, `seconds` after the attempt did."""
+        if self._health is not None:
+            self._health.first_event(seconds, now, self._is_probe)
+            if self._is_probe:
+                self._is_probe = False  # what comes later is no news of it
+                self._tell("info", "the target {} is back")
+        if self.credentials is not None:
+            self.credentials.worked(self.number, self._model, now)
+
+    def ended(self, now: float, status: int, failure: Failure | None, verdict: Verdict | None) -> None:
+        """The attempt has ended so. `verdict`: on what its provider said or did, if that was asked for."""
+        if self._is_told:
+            return
+        self._is_told = True
+        wait = None
+        is_good: bool | None = True  # an error status is an answer, too, unless the verdict says otherwise
+        if failure is not None and failure.kind is not Kind.ERROR_STATUS:
+            is_good = None if failure.side is not Side.UPSTREAM or failure.kind in _SAYS_NOTHING else False
+        if verdict is not None:
+            is_good = False if verdict.is_fault else is_good
+            wait = verdict.wait if status in (429, 503) else None
+        if self.credentials is not None:
+            if status in (401, 403):
+                self.credentials.refused(self.number, status, self._model, now)
+                is_good = None
+                self._tell("warn", "the credential for {} was refused, and is left out for a while", status=status)
+            elif status == 429 and wait is not None and self.credentials.count > 1:
+                self.credentials.limited(self.number, wait, now)
+                is_good = wait = None  # the target itself may be asked by others
+            elif not status:
+                self.credentials.forget(self.number, self._model)
+        if self._health is not None:
+            was_closed = self._health.breaker.is_closed
+            self._health.end(now, self._is_probe, is_good, wait)
+            if was_closed and not self._health.breaker.is_closed:
+                seconds = round(self._health.breaker.retry_in(now), 1)
+                self._tell("warn", "the target {} keeps failing, and is left alone", seconds=seconds)
+
+    def _tell(self, level: str, message: str, **more: object) -> None:
+        if self.secret is not None and level == "warn":
+            more["credential"] = f"#{self.secret.fingerprint}"
+        target = f"{self._provider}/{self._model}" if self._model else self._provider
+        self._notice(level, message.format(target), **more)
+
+    def holds(self) -> list[Hold]:
+        """What was taken of limits, to be settled: once."""
+        found = [hold for hold in (self.common, self.own) if hold is not None]
+        self.common = self.own = None
+        return found
+
+    @property
+    def has_other_credential(self) -> bool:
+        return self.credentials is not None and self.credentials.count > 1
+
+
+def take_stake(
+    taking: Taking | None, relay: Relay, passthrough: bool, target: Target, is_alias: bool
+) -> Stake | Refusal | Failure:
+    """For an attempt at `target`. Without an alias nobody could answer in its place, so it is asked whatever is known
+    of its credential."""
+    now, model = relay.clock(), target.model or ""
+    provider = target.provider
+    stake = Stake(provider.name, model, relay.notice)
+    if provider.credential is not None and not passthrough:
+        stake.credentials = credentials = relay.credentials_of(provider)
+        number = credentials.pick(now, model)
+        if number is None and is_alias:
+            return _no_credential(provider)
+        stake.number = number or 0
+        stake.secret = provider.credentials[stake.number]
+    if taking is not None:
+        found = taking.attempt(target)
+        if isinstance(found, Refusal | Failure):
+            return found
+        stake.common, stake.own = found
+    if is_alias:
+        stake.join(relay.health.of((provider.name, model)), now)
+    return stake
+
+
+def _no_credential(provider: Provider) -> Failure:
+    detail = f"the provider {provider.name} has refused this proxy's credential, and is asked again in a while"
+    return Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CREDENTIAL_REFUSED, detail)
