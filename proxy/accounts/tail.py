@@ -83,7 +83,7 @@ def heading(zone: str, room: int = _TARGET) -> str:
 
 def line(row: dict[str, Any], is_local: bool = False, room: int = _TARGET) -> str:
     """One exchange in about 90 columns and `room` for what was asked: when, status, ending, how long, what, tokens,
-    cost, key, and why it ended."""
+    cost, key, and, where there is one, the alias, why it ended and how many attempts it took."""
     target = columns.shortened(_target(row), room)
     parts = [
         shown(row["started_at"], is_local, "%Y-%m-%d %H:%M:%S"),
@@ -96,8 +96,12 @@ def line(row: dict[str, Any], is_local: bool = False, room: int = _TARGET) -> st
         f"{_cost(row):>9}",
         columns.name(row["key"]),
     ]
+    if row["alias"] is not None:
+        parts.append(f"alias {columns.name(row['alias'])}")
     if not row["complete"]:
         parts.append(columns.name(row["ended_kind"]))
+    if isinstance(row["attempts"], int) and row["attempts"] > 1:
+        parts.append(f"{columns.count(row['attempts'])} attempts")
     if isinstance(row["stands_for"], int) and row["stands_for"] > 1:  # refusals that came in masses
         parts.append(f"x {columns.count(row['stands_for'])}")
     return "  ".join(parts)
@@ -116,7 +120,9 @@ def duration(ms: object) -> str:
 
 
 def _target(row: dict[str, Any]) -> str:
-    model = row["model_requested"] if row["model_requested"] is not None else row["model_served"]
+    names = (row["model_requested"], row["model_served"])
+    # For an alias the client's word is none of the provider's models, and stands behind the key.
+    model = next((name for name in names if name is not None and name != row["alias"]), None)
     if model is None or row["provider"] is None:
         return columns.name(row["provider"] if model is None else model)
     # A model may be asked for as provider/model.

@@ -100,8 +100,9 @@ def _figure_columns(lines: Sequence[Sum], tokens: Callable[[int], str]) -> list[
         "reasoning": (total.reasoning_tokens, lambda line: tokens(line.reasoning_tokens)),
         "cost": (True, lambda line: _cost(line, digits) + (" " if _costless(total) and not _costless(line) else "")),
         "unreported": (_own(total), lambda line: columns.share(_own(line), _tokens(line))),
-        "cut": (total.incomplete, lambda line: columns.count(line.incomplete)),
-        "errors": (total.errors, lambda line: columns.count(line.errors)),
+        # A request that was answered in the end may have failed at one target before.
+        "cut": (any(line.incomplete for line in lines), lambda line: columns.count(line.incomplete)),
+        "errors": (any(line.errors for line in lines), lambda line: columns.count(line.errors)),
     }
     return [Column(head, list(map(cell, lines))) for head, (is_shown, cell) in cells.items() if is_shown]
 
@@ -141,7 +142,7 @@ def _notes(by: Sequence[str], totals: Totals, table: Table) -> list[str]:
         parts = [f"{counted} counted here"] if total.counted_tokens else []
         parts += [f"{estimated} estimated from bytes"] if total.estimated_tokens else []
         notes.append(f"unreported: tokens that no provider reported; of all {' and '.join(parts)}.")
-    if total.incomplete:
+    if total.incomplete or any(group.incomplete for group in totals.groups):
         notes.append("cut: answers without their end, tokens so far; --by ending says who broke off, and when.")
     if _costless(total):
         unknown = [line.cost_micros is None for line in (*totals.groups, total) if _costless(line)]
@@ -157,6 +158,8 @@ def _notes(by: Sequence[str], totals: Totals, table: Table) -> list[str]:
         notes.append(f"By what providers say of their own cost: {columns.dollars(total.reported_cost_micros, digits)}.")
     if "tag" in by:
         notes.append("A request with several tags is in several lines, and once in the total.")
+    elif sum(group.requests for group in totals.groups) > total.requests:
+        notes.append("A request that went to several of them is in several lines, and once in the total.")
     if table.is_brief:
         notes.append("k, M, G: thousands, millions, billions of tokens; --csv and --json are exact.")
     if table.left_out:

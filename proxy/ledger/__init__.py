@@ -12,6 +12,7 @@
   book         Book: all files of a ledger, open for writing; nothing is written twice, and what is missing is counted
   writer       Ledger: the sink; a bounded queue and the one thread that writes
   reader       LedgerReader: questions, through connections that cannot write, with a time limit
+  spent        what to ask where sums are by provider or model, and an exchange was at several
   keys         KeyStore: keys given to clients, their groups, what killed processes had reserved
   period       moments in words: today, 7d, 2026-11-01
   audit        is a ledger whole?

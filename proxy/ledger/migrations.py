@@ -182,3 +182,32 @@ CREATE TABLE lost_holds (
     about = "/* requests: a refusal that came in masses also stands for those that have no row of their own */"
     db.execute(f"ALTER TABLE exchanges ADD COLUMN stands_for INTEGER DEFAULT 1 {about}")
     db.execute("PRAGMA user_version = 2")
+
+
+@migrations()
+def attempts_visible(db: Database) -> None:
+    # Rows of before stay as they are: a million of them would take a start ten seconds, and the exchange has it all.
+    for column, about in (
+        (
+            "why TEXT",
+            "first, stale, retry, fallback, hedge, resume; NULL, as all below, in rows older than this column",
+        ),
+        ("first_event_ms REAL", "milliseconds since the exchange began"),
+        ("usage_source TEXT", "this and the next ones as in exchanges, but of this attempt: all together are its sums"),
+        ("input_source TEXT", ""),
+        ("output_source TEXT", ""),
+        ("usage_complete INTEGER", ""),
+        ("input_tokens INTEGER", ""),
+        ("output_tokens INTEGER", ""),
+        ("cached_tokens INTEGER", ""),
+        ("cache_write_tokens INTEGER", ""),
+        ("reasoning_tokens INTEGER", ""),
+        ("searches INTEGER", ""),
+        ("cost_micros INTEGER", ""),
+        ("reported_cost_micros INTEGER", ""),
+        ("model_served TEXT", ""),
+        ("bytes_out INTEGER", "of its answer, to the client"),
+    ):
+        comment = f" /* {about} */" if about else ""  # not `--`: see stands_for
+        db.execute(f"ALTER TABLE attempts ADD COLUMN {column}{comment}")
+    db.execute("PRAGMA user_version = 3")

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from proxy.ledger import spent
 from proxy.ledger.schema import VERSION, LedgerUnusable, real_path, version_of
 
 MOST_GROUPS = 1_000  # in one answer: keys and models are few, but clients make up tags and names of models
@@ -57,18 +58,20 @@ class Wanted(NamedTuple):
         """Whether nothing but a time is asked for."""
         return self[2:] == (None,) * len(self[2:])
 
-    def clause(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its values."""
+    def clause(self, is_spent: bool = False) -> tuple[str, list[Any]]:
+        """The condition in SQL, and its values. `is_spent`: for rows of `spent.source`, else for exchanges, of which
+        those are wanted, too, that were there and went on elsewhere."""
         asked: dict[str, Any] = {
             "started_at >= ?": self.since,
             "started_at < ?": self.until,
             "exchanges.key = ?": self.key,
-            "provider = ?": self.provider,
-            "? IN (model_requested, model_served, alias)": self.model,
+            "provider = ?" if is_spent else spent.is_at("provider"): self.provider,
+            "? IN (model_requested, model_served, alias)" if is_spent else spent.is_at("model"): self.model,
             _HAS_TAG: self.tag,
         }
         asked = {condition: value for condition, value in asked.items() if value is not None}
-        return " AND ".join(["1", *asked]), list(asked.values())
+        values = [value for condition, value in asked.items() for _ in range(condition.count("?"))]
+        return " AND ".join(["1", *asked]), values
 
 
 EVERYTHING = Wanted()
@@ -109,7 +112,7 @@ class Sum(NamedTuple):
     searches: int
     cost_micros: int | None  # of those with a price; None: none has one
     reported_cost_micros: int | None  # of those whose provider says what it took
-    unpriced: int  # exchanges that used tokens and have no price
+    unpriced: int  # exchanges, or attempts where these are told apart, that used tokens and have no price
     unmeasured: int  # exchanges of which nobody knows what they used
 
 
@@ -148,7 +151,8 @@ assert Sum._fields == ("names", *_FIGURES)
 
 class Totals(NamedTuple):
     """`total` of all, and `groups`: the dearest first, or in the order of days. An exchange with two tags stands in two
-    groups and once in the total. `has_more`: there are more groups than MOST_GROUPS."""
+    groups and once in the total; so does one whose attempts were at two providers or models, with what each used and
+    how it ended there. `has_more`: there are more groups than MOST_GROUPS."""
 
     groups: list[Sum]
     total: Sum
@@ -196,21 +200,30 @@ class LedgerReader:
         `is_local` those of this process's zone."""
         names = [_LOCAL_DAY if name == "day" and is_local else _GROUPS[name] for name in by]
         figures = ", ".join(f"{figure} AS sum_{name}" for name, figure in _FIGURES.items())
-        tags = f", json_each({_TAGS}) AS tag" if "tag" in by else ""
-        condition, values = wanted.clause()
         group = ", ".join(str(number) for number in range(1, len(names) + 1))
         order = ["1"] if by[0] == "day" else []
         order += ["sum_cost_micros DESC NULLS LAST", "sum_input_tokens + sum_output_tokens DESC", "sum_requests DESC"]
         grouped = f"GROUP BY {group} ORDER BY {', '.join(order)}, {group} LIMIT {MOST_GROUPS + 1}"
         self._connection.execute("BEGIN")  # both statements see one state
         try:
-            [total] = self.rows(_select(figures, condition), values)
-            groups = self.rows(_select(", ".join([*names, figures]), condition, grouped, "exchanges" + tags), values)
+            [total] = self._sums((), figures, wanted)
+            groups = self._sums(by, ", ".join([*names, figures]), wanted, grouped)
         finally:
             self._connection.rollback()
         width = len(names)
         sums = [Sum(row[:width], *row[width:]) for row in groups[:MOST_GROUPS]]
-        return Totals(sums, Sum((), *total), len(groups) > MOST_GROUPS)
+        all_of_it = Sum((), *total)
+        if "tag" not in by:  # an exchange has a cost where one of its attempts has, another may have none
+            unpriced = sum(group.unpriced for group in sums)
+            all_of_it = all_of_it._replace(unpriced=max(unpriced, all_of_it.unpriced))
+        return Totals(sums, all_of_it, len(groups) > MOST_GROUPS)
+
+    def _sums(self, by: Sequence[str], what: str, wanted: Wanted, rest: str = "") -> list[tuple[Any, ...]]:
+        is_spent = not spent.PLACES.isdisjoint(by) or (wanted.provider, wanted.model) != (None, None)
+        source, given = spent.source(by, wanted.provider, wanted.model) if is_spent else ("exchanges", [])
+        tags = f", json_each({_TAGS}) AS tag" if "tag" in by else ""
+        condition, values = wanted.clause(is_spent)
+        return self.rows(_select(what, condition, rest, source + tags), [*given, *values])
 
     def latest(self, most: int, wanted: Wanted = EVERYTHING) -> list[Row]:
         """The last `most` exchanges, in the order in which they were written: each a row by the names of its columns,
@@ -258,12 +271,18 @@ class LedgerReader:
         first; MOST_GROUPS at most. A model stands once under each of its names."""
         columns = ("model_requested", "model_served", "alias") if what == "model" else (f"exchanges.{what}",)
         source = f"exchanges, json_each({_TAGS}) AS tag" if what == "tag" else "exchanges"
+        found = self._counted(source, ("tag.value",) if what == "tag" else columns)
+        if what in ("model", "provider"):
+            found |= self._counted("attempts", (what,))  # of each name the larger number: they are the same requests
+        return [name for name, _ in found.most_common(MOST_GROUPS)]
+
+    def _counted(self, source: str, columns: Sequence[str]) -> Counter[str]:
         found: Counter[str] = Counter()
-        for column in ("tag.value",) if what == "tag" else columns:
+        for column in columns:
             grouped = f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST_GROUPS}"
             rows = self.rows(_select(f"{column}, count(*)", f"{column} IS NOT NULL", grouped, source))
             found.update({str(name): number for name, number in rows})
-        return [name for name, _ in found.most_common(MOST_GROUPS)]
+        return found
 
     def ids_among(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids`, PAGE at most, that have a row."""

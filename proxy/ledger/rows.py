@@ -105,15 +105,63 @@ def entry_of(receipt: Receipt, run: str) -> Entry:
         receipt.tags,
         receipt.stands_for,
     )
-    return Entry(exchange, [_attempt_row(receipt.id, number, each) for number, each in enumerate(attempts, 1)])
+    return Entry(exchange, _attempt_rows(receipt) if attempts else [])
 
 
-def _attempt_row(exchange_id: str, number: int, attempt: Attempt) -> Row:
-    provider, model, started_ms, ended_ms, reused, status, failure = attempt
-    row = (exchange_id, number, provider, model, started_ms, ended_ms, reused, status)
-    if failure is None:
-        return (*row, None, None, None, None)
-    return (*row, failure.side._value_, failure.phase._value_, failure.kind._value_, failure.detail)
+def _attempt_rows(receipt: Receipt) -> list[Row]:
+    heir = _heir(receipt.attempts)
+    rows: list[Row] = []
+    for number, attempt in enumerate(receipt.attempts, 1):
+        provider, model, started_ms, ended_ms, reused, status, failure, why = attempt[:8]
+        first_event_ms, usage, cost_micros, model_served, bytes_out = attempt[8:]
+        if number == heir:
+            usage, cost_micros = receipt.usage, receipt.cost_micros
+            if status == receipt.status:  # else the client was not sent its answer but an error of ours
+                first_event_ms = receipt.first_event_ms if first_event_ms is None else first_event_ms
+                model_served = model_served or receipt.model_served
+                bytes_out = bytes_out or receipt.bytes_out
+        row = (receipt.id, number, provider, model, started_ms, ended_ms, reused, status)
+        ending = _WELL
+        if failure is not None:
+            ending = (failure.side._value_, failure.phase._value_, failure.kind._value_, failure.detail)
+        figures = _UNUSED if usage is None else _figures(usage)
+        reported = None if usage is None else usage.cost_micros
+        rows.append((*row, *ending, why, first_event_ms, *figures, cost_micros, reported, model_served, bytes_out))
+    return rows
+
+
+def _heir(attempts: Sequence[Attempt]) -> int:
+    """The number of the attempt that used all of what the exchange did: the last that was answered; 0: they say
+    themselves who used what."""
+    heir = len(attempts)
+    for number, attempt in enumerate(attempts, 1):
+        if attempt.usage is not None or attempt.cost_micros is not None:
+            return 0
+        if attempt.status:
+            heir = number
+    return heir
+
+
+def _figures(usage: Usage) -> Row:
+    """The columns from `usage_source` to `searches` of an attempt."""
+    input_source = usage.input_source._value_
+    output_source = usage.output_source._value_
+    return (
+        _WEAKER[input_source, output_source],
+        input_source,
+        output_source,
+        usage.complete,
+        usage.input,
+        usage.output,
+        usage.cached,
+        usage.cache_write,
+        usage.reasoning,
+        usage.searches,
+    )
+
+
+_WELL: Row = (None,) * 4
+_UNUSED: Row = (*_figures(_NOTHING)[:3], None, *_figures(_NOTHING)[4:])  # unlike a usage of which nothing is known
 
 
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> int:

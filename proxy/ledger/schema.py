@@ -22,7 +22,7 @@ from contextlib import contextmanager
 APPLICATION = 0x4C4C4D50
 
 # As many migrations as there are in proxy.ledger.migrations.
-VERSION = 2
+VERSION = 3
 
 # Columns in the order in which rows are written. What they mean stands in the tables themselves: `.schema exchanges`.
 EXCHANGES = tuple(
@@ -40,6 +40,9 @@ EXCHANGES = tuple(
 ATTEMPTS = tuple(
     """
     exchange_id number provider model started_ms ended_ms reused status ended_by ended_phase ended_kind detail
+    why first_event_ms usage_source input_source output_source usage_complete
+    input_tokens output_tokens cached_tokens cache_write_tokens reasoning_tokens searches
+    cost_micros reported_cost_micros model_served bytes_out
     """.split()
 )
 RUNS = ("id", "started_at", "ended_at", "pid", "version", "observed", "written", "lost")

@@ -12,13 +12,13 @@ Doubted: a rebuilt line costs 24 us against 3.6 for a plain one; a client may ca
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 
 import orjson
 
-from proxy.outcome import Receipt, Source, Usage
+from proxy.outcome import Attempt, Receipt, Source, Usage
 
 # A pipe takes up to PIPE_BUF bytes in one piece (4096 on Linux), so lines up to here never mix with another process's.
 LINE_BYTES = 4096
@@ -26,10 +26,19 @@ LINE_BYTES = 4096
 # What a string is cut to when its line would be longer than LINE_BYTES. A request line may be 8 KiB (HeadLimits.line).
 CUT_CHARS = 200
 
-# Tries of one exchange that are shown in full in a line that would be too long.
+# Tries of one exchange that are shown in a line that would be too long, and in any line of text.
 CUT_ITEMS = 8
 
+# How many items of a list are left where strings are cut to so many characters, each tried if the one before it left
+# the line too long: eight tries with all their names at full length are 9 KB.
+_NARROW = 60
+_CUTS = {0: None, CUT_CHARS: CUT_ITEMS, _NARROW: 2}
+
 _RECEIPT_FIELDS = tuple(f.name for f in fields(Receipt))
+_USAGE_FIELDS = tuple(f.name for f in fields(Usage))
+_UNKNOWN = (None, Source.NONE, ())
+_MORE_FIELDS = tuple(Attempt._field_defaults)
+_SAYS_NOTHING = tuple(Attempt._field_defaults.values())
 
 
 def clean(text: str, cut: int = 0) -> str:
@@ -51,7 +60,8 @@ def _escape(char: str) -> str:
 def receipt_json(receipt: Receipt) -> bytes:
     """The JSON line of `receipt`: its fields under their own names, enums as their values, and `ended` in letters.
 
-    3.6 us for a plain receipt, 7 with one failed attempt, where orjson has to ask us what a NamedTuple is.
+    3.6 us for a plain receipt, 7 with one failed attempt, where orjson has to ask us what a NamedTuple is. The usual
+    attempt says nothing beyond its first fields, so only these are written.
     """
     try:
         raw = orjson.dumps(receipt, default=_as_dict)
@@ -64,9 +74,11 @@ def receipt_json(receipt: Receipt) -> bytes:
 
 
 def _rebuilt(receipt: Receipt) -> bytes:
-    line = orjson.dumps(_receipt_fields(receipt, 0), option=orjson.OPT_APPEND_NEWLINE)
-    if len(line) > LINE_BYTES:
-        line = orjson.dumps(_receipt_fields(receipt, CUT_CHARS), option=orjson.OPT_APPEND_NEWLINE)
+    line = b""
+    for cut in _CUTS:
+        line = orjson.dumps(_receipt_fields(receipt, cut), option=orjson.OPT_APPEND_NEWLINE)
+        if len(line) <= LINE_BYTES:
+            break
     return line
 
 
@@ -80,8 +92,31 @@ def _receipt_fields(receipt: Receipt, cut: int) -> dict[str, object]:
 
 def _as_dict(value: object) -> object:
     """orjson's question about what it does not know: our NamedTuples."""
+    if type(value) is Attempt:
+        return _attempt_fields(value)
     as_dict = getattr(value, "_asdict", None)
     return as_dict() if as_dict is not None else str(value)
+
+
+def _attempt_fields(attempt: Attempt) -> dict[str, object]:
+    """Its first fields always, the others where they say something."""
+    provider, model, started_ms, ended_ms, reused, status, failure = attempt[:7]
+    shown: dict[str, object] = {
+        "provider": provider,
+        "model": model,
+        "started_ms": started_ms,
+        "ended_ms": ended_ms,
+        "reused": reused,
+        "status": status,
+        "failure": failure,
+    }
+    if attempt[7:] != _SAYS_NOTHING:
+        rest = zip(_MORE_FIELDS, attempt[7:], _SAYS_NOTHING)
+        shown.update((name, value) for name, value, usual in rest if value != usual)
+        if attempt.usage is not None:
+            known = ((name, getattr(attempt.usage, name)) for name in _USAGE_FIELDS)
+            shown["usage"] = {name: value for name, value in known if value not in _UNKNOWN}
+    return shown
 
 
 def _plain(value: object, cut: int) -> object:
@@ -93,26 +128,28 @@ def _plain(value: object, cut: int) -> object:
     if isinstance(value, Enum):
         return _plain(value.value, cut)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(item, cut) for name, item in value._asdict().items()}
+        named = _attempt_fields(value) if isinstance(value, Attempt) else value._asdict()
+        return {name: _plain(item, cut) for name, item in named.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name), cut) for f in fields(value)}
     if isinstance(value, Mapping):
         return {clean(str(name), cut): _plain(item, cut) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        shown = value[:CUT_ITEMS] if cut else value
-        return [_plain(item, cut) for item in shown]
+        return [_plain(item, cut) for item in value[: _CUTS[cut]]]
     return clean(str(value), cut)
 
 
 def receipt_text(receipt: Receipt) -> bytes:
     """The text line of `receipt`: when, status, letters, how long, what was asked, and by the end what went wrong."""
     r = receipt
-    target = "/".join(part for part in (r.provider, r.model_requested) if part) or "-"
+    target = "/".join(part for part in (r.provider, _model(r)) if part) or "-"
     parts = [
         f"{stamp(r.started_at)} {r.status or '-':>5} {r.letters} {_duration(r.total_ms):>8}",
         f"{clean(r.method, CUT_CHARS):<4} {clean(r.path.partition('?')[0], CUT_CHARS)}",
         clean(target, CUT_CHARS),
     ]
+    if r.alias is not None:
+        parts.append(f"alias={_quoted(r.alias)}")
     if r.stream:
         first = "-" if r.first_event_ms is None else _duration(r.first_event_ms)
         parts.append(f"stream events={r.events} first={first}")
@@ -124,7 +161,7 @@ def receipt_text(receipt: Receipt) -> bytes:
     if r.stands_for > 1:
         parts.append(f"stands_for={r.stands_for}")
     if len(r.attempts) > 1:
-        parts.append(f"attempts={len(r.attempts)}")
+        parts.append(f"attempts={len(r.attempts)} {_attempts(r.attempts)}")
     parts.append(f"id={_quoted(r.id)}")
     if not r.complete:
         why = f"{r.ended_kind}: {r.detail}" if r.detail else r.ended_kind
@@ -169,6 +206,27 @@ def _usage(usage: Usage, cost_micros: int | None) -> str:
     return f"tokens={tokens}{cost}"
 
 
+def _model(receipt: Receipt) -> str | None:
+    """What the provider was asked for; for an alias the client's word is none of its models."""
+    if receipt.alias is None:
+        return receipt.model_requested
+    models = (each.model for each in reversed(receipt.attempts) if each.provider == receipt.provider)
+    return next(models, None)
+
+
+def _attempts(attempts: Sequence[Attempt]) -> str:
+    """Where it went, in order, and behind each that failed why: the status if it had one that says so."""
+    shown = []
+    for attempt in attempts[-CUT_ITEMS:]:
+        place = f"{attempt.provider}/{attempt.model}" if attempt.model is not None else attempt.provider
+        failure = attempt.failure
+        if failure is not None:
+            place += f":{attempt.status if attempt.status >= 400 else failure.kind.value}"
+        shown.append(_quoted(place, _NARROW))
+    more = len(attempts) - len(shown)
+    return " ".join([f"({more} more)", *shown] if more else shown)
+
+
 def _duration(ms: float) -> str:
     if ms < 10:
         return f"{ms:.1f}ms"
@@ -183,9 +241,9 @@ def _shown(value: object) -> str:
     return ",".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str, cut: int = CUT_CHARS) -> str:
     """`text`, in quotes where a blank, a quote or "=" in it would make the line ambiguous."""
-    shown = clean(text, CUT_CHARS)
+    shown = clean(text, cut)
     if shown and not any(c in shown for c in ' "='):
         return shown
     return '"' + shown.replace('"', '\\"') + '"'

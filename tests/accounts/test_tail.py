@@ -14,7 +14,7 @@ from proxy.accounts import tail
 from proxy.ledger import schema
 from proxy.ledger.reader import LedgerReader
 from tests.accounts.stage import HOSTILE, Said, Terminal, give, is_harmless, lose, spill
-from tests.ledger.filled import FAILED, LEFT, NOW, fill
+from tests.ledger.filled import FAILED, FAILED_OVER, LEFT, NOW, fill
 
 
 @pytest.fixture
@@ -115,6 +115,15 @@ def test_durations_are_short(ms: object, expected: str) -> None:
 def test_what_is_not_known_is_left_open(path: Path, columns: dict[str, Any], at: int, expected: str) -> None:
     fill(path, columns)
     assert re.split(r"  +", give("tail", "--db", str(path)).out)[at] == expected
+
+
+def test_an_alias_and_more_than_one_attempt_are_said_behind_the_key(path: Path) -> None:
+    refused = {**FAILED, "alias": "fast", "model_requested": "fast", "provider": None}
+    fill(path, FAILED_OVER, {**FAILED_OVER, "complete": 0, "ended_kind": "reset", "alias": HOSTILE}, refused)
+    first, second, third = give("tail", "--db", str(path)).out.splitlines()
+    assert "  openai/gpt-4o-2024-08-06  " in first and first.endswith("  billing  alias fast  2 attempts")
+    assert second.endswith("  reset  2 attempts") and is_harmless(second)
+    assert "  -  " in third and third.endswith("  billing  alias fast  error_status")
 
 
 def test_a_refusal_that_stands_for_others_says_for_how_many(path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.ledger import reader
 from tests.accounts.stage import HOSTILE, give, is_harmless, lose, spill
-from tests.ledger.filled import DAY, FAILED, HOUR, LEFT, NOW, fill
+from tests.ledger.filled import DAY, FAILED, FAILED_OVER, HOUR, LEFT, NOW, fill
 
 
 @pytest.fixture
@@ -105,6 +105,25 @@ def test_a_request_with_two_tags_is_explained(path: Path) -> None:
     said = usage(path, "--by", "tag")
     assert "\njob=7          1  1,000" in said and "\nteam=a         1  1,000" in said and "\ntotal          1" in said
     assert said.endswith("\nA request with several tags is in several lines, and once in the total.\n")
+
+
+def test_what_a_request_took_stands_with_the_target_that_took_it(path: Path) -> None:
+    fill(path, FAILED_OVER, {})
+    assert usage(path, "--by", "provider,model") == (
+        "Requests from 2026-11-25 00:00 until 2026-11-25 12:00 UTC, by provider and model\n"
+        "\n"
+        "provider  model      requests  input  output       cost  unreported  cut\n"
+        "openai    gpt-4o            2  2,000     200  $0.007000           -    0\n"
+        "azure     gpt-4o-eu         1    900      30  $0.001100        100%    1\n"
+        "------------------------------------------------------------------------\n"
+        "total                       2  2,900     230  $0.008100         65%    0\n"
+        "\n"
+        "unreported: tokens that no provider reported; of all 61% counted here and 4.2% estimated from bytes.\n"
+        "cut: answers without their end, tokens so far; --by ending says who broke off, and when.\n"
+        "A request that went to several of them is in several lines, and once in the total.\n"
+    )
+    said = usage(path, "--by", "key")
+    assert "several" not in said and "cut" not in said
 
 
 @pytest.mark.parametrize("by", ["model", "day,model", "day,key,model"])

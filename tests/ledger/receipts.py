@@ -34,6 +34,18 @@ def a_receipt(number: int = 1, run: str = RUN, **more: Any) -> Receipt:
 def full_receipt(number: int = 1) -> Receipt:
     """Every field has a value of its own."""
     failure = Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "refused")
+    used = Usage(
+        input=1180,
+        output=300,
+        cached=1000,
+        cache_write=100,
+        reasoning=200,
+        searches=2,
+        cost_micros=1235,
+        input_source=Source.REPORTED,
+        output_source=Source.COUNTED,
+        complete=True,
+    )
     return a_receipt(
         number,
         path="/v1/chat/completions",
@@ -51,8 +63,10 @@ def full_receipt(number: int = 1) -> Receipt:
         detail="the client left",
         complete=False,
         attempts=[
-            Attempt("azure", "gpt-4o", 1.5, 2.5, False, 0, failure),
-            Attempt("openai", "gpt-4o-mini", 2.75, 90.5, True, 200, None),
+            Attempt("azure", "gpt-4o", 1.5, 2.5, False, 0, failure, usage=Usage(input=20), cost_micros=34),
+            Attempt(
+                "openai", "gpt-4o-mini", 2.75, 90.5, True, 200, None, "fallback", 21.5, used, 1200, "served", 44000
+            ),
         ],
         events=31,
         stands_for=3,

@@ -12,7 +12,7 @@ import pytest
 from proxy.ledger import rows as ledger_rows
 from proxy.ledger.book import BATCH, Book
 from proxy.ledger.rows import Entry, entry_of, storable
-from proxy.ledger.schema import LedgerUnusable
+from proxy.ledger.schema import ATTEMPTS, LedgerUnusable
 from proxy.ledger.spill import Spill
 from tests.ledger.receipts import RUN, Heard, a_receipt, ids, is_sound, rows, the_run
 
@@ -81,7 +81,7 @@ def test_a_failed_batch_leaves_nothing_and_can_be_written_later(path: Path) -> N
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("CREATE TRIGGER no BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'not now'); END")
     batch = entries(1, 2)
-    batch[1].attempts.append((batch[1].exchange[0], 1, *[None] * 10))
+    batch[1].attempts.append((batch[1].exchange[0], 1, *[None] * (len(ATTEMPTS) - 2)))
     with pytest.raises(sqlite3.Error, match="not now"):
         book.write(batch, 2)
     assert (ids(path), the_run(path)["written"]) == ([], 0)

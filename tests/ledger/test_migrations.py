@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from proxy.ledger import migrations, run, schema
 from proxy.ledger.keys import KeyRow, KeyStore, digest_of
+from proxy.ledger.reader import LedgerReader
 from proxy.ledger.rows import entry_of
 from proxy.ledger.schema import LedgerUnusable
 from tests.ledger.receipts import RUN, a_ledger, a_receipt, full_receipt, rows
@@ -52,7 +53,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(older: Path, newer: list[s
     connection.close()
     assert rows(older) == [before | {"colour": None}]
     names = [row["name"] for row in rows(older, "SELECT name FROM _sqlite_migrations ORDER BY id")]
-    assert names == ["first_tables", "keys", "last"]
+    assert names == ["first_tables", "keys", "attempts_visible", "last"]
 
 
 def test_a_migrated_file_is_written_and_then_left_alone(older: Path, newer: list[str]) -> None:
@@ -88,25 +89,31 @@ def test_the_file_of_a_first_start_that_was_killed_is_taken(tmp_path: Path) -> N
     assert rows(path) == []
 
 
-@pytest.fixture
-def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ledger as the first version left it, with a row, a try and a run in it."""
-    path = tmp_path / "first.db"
+def left_by(version: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger as that version left it, with a row, two tries and a run in it."""
     every = copy.deepcopy(migrations.migrations)
-    del every._migrations[1:]
+    del every._migrations[version:]
     with monkeypatch.context() as past:
         past.setattr(migrations, "migrations", every)
-        past.setattr(schema, "VERSION", 1)
+        past.setattr(schema, "VERSION", version)
         connection = schema.connect(str(path), 1.0)
     entry = entry_of(full_receipt(), RUN)
     run.begin(connection, RUN, "1", 0.0)
     run.count(connection, RUN, 1, 1)
-    of_then = entry.exchange[: schema.EXCHANGES.index("stands_for")]
-    for table, found in (("exchanges", [of_then]), ("attempts", entry.attempts)):
-        connection.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(found[0]))})", found)
+    for table, found in (("exchanges", [entry.exchange]), ("attempts", entry.attempts)):
+        width = len(connection.execute(f"PRAGMA table_info({table})").fetchall())
+        connection.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * width)})", [row[:width] for row in found])
     connection.close()
-    assert rows(path, "PRAGMA user_version") == [{"user_version": 1}]
+    assert rows(path, "PRAGMA user_version") == [{"user_version": version}]
     return path
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return left_by(1, tmp_path / "first.db", monkeypatch)
+
+
+_OF_3 = dict.fromkeys(schema.ATTEMPTS[12:])  # columns of attempts, which are NULL in older rows
 
 
 def test_a_ledger_of_the_first_version_keeps_its_rows_and_gets_keys(first: Path) -> None:
@@ -116,9 +123,33 @@ def test_a_ledger_of_the_first_version_keeps_its_rows_and_gets_keys(first: Path)
     with KeyStore(str(first), 1.0) as store:
         store.create(KeyRow("a", digest_of("x" * 16)))
     before[0][0]["stands_for"] = 1
+    before[1] = [row | _OF_3 for row in before[1]]
     assert [rows(first, f"SELECT * FROM {table}") for table in tables] == before
     assert rows(first, "PRAGMA user_version") == [{"user_version": schema.VERSION}]
     assert [row["name"] for row in rows(first, "SELECT name FROM keys")] == ["a"]
+
+
+def test_a_ledger_of_the_second_version_gets_columns_for_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = left_by(2, tmp_path / "second.db", monkeypatch)
+    before = rows(path), rows(path, "SELECT * FROM attempts")
+    assert not set(_OF_3) & set(before[1][0])
+    ledger = a_ledger(path, run="r2")
+    ledger.observe(full_receipt(2))
+    assert ledger.close(0)
+    old, new = rows(path)
+    assert [old] == before[0] and new["id"] == f"{RUN}-2"
+    attempts = rows(path, "SELECT * FROM attempts ORDER BY exchange_id, number")
+    assert attempts[:2] == [row | _OF_3 for row in before[1]]
+    assert [(row["why"], row["cost_micros"]) for row in attempts] == [
+        *[(None, None)] * 2,
+        ("first", 34),
+        ("fallback", 1200),
+    ]
+    with LedgerReader(str(path)) as ledger_reader:  # what older rows do not say stands with their exchange
+        totals = ledger_reader.totals(["provider"])
+    assert {group.names[0]: group.cost_micros for group in totals.groups} == {"openai": 1234 + 1200, "azure": 34}
 
 
 def test_a_ledger_of_the_first_version_is_written_on(first: Path) -> None:

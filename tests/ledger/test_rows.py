@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.ledger import rows, schema
-from proxy.outcome import Attempt, Receipt, Source, Usage
+from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, Source, Usage, sum_known, sum_usage
 from tests.ledger.receipts import RUN, a_receipt, full_receipt
 
 
@@ -75,11 +77,112 @@ def test_every_attempt_has_its_row(connection: sqlite3.Connection) -> None:
     assert tuple(first.values()) == (
         *(f"{RUN}-1", 1, "azure", "gpt-4o", 1.5, 2.5, 0, 0),
         *("upstream", "connect", "connect_failed", "refused"),
+        *("first", None, "none", "none", "none", 0, 20, None, None, None, None, None, 34, None, None, 0),
     )
     assert tuple(second.values()) == (
         *(f"{RUN}-1", 2, "openai", "gpt-4o-mini", 2.75, 90.5, 1, 200),
         *(None, None, None, None),
+        *("fallback", 21.5, "counted", "reported", "counted", 1, 1180, 300, 1000, 100, 200, 2),
+        *(1200, 1235, "served", 44000),
     )
+
+
+def attempts_of(connection: sqlite3.Connection, receipt: Receipt) -> list[dict[str, Any]]:
+    stored(connection, receipt)
+    return [dict(row) for row in connection.execute("SELECT * FROM attempts ORDER BY number")]
+
+
+GOOD = Attempt("openai", "gpt-4o", 1.0, 9.0, True, 200, None)
+DEAD = GOOD._replace(status=0, failure=Failure(Side.UPSTREAM, Phase.FIRST_BYTE, Kind.RESET))
+WHOLE = {
+    "status": 200,
+    "usage": Usage(7, 5, 3, 2, None, 1, 4, 99, Source.REPORTED, Source.COUNTED, True),
+    "cost_micros": 77,
+    "model_served": "gpt-4o-2024",
+    "first_event_ms": 2.5,
+    "bytes_out": 1000,
+}
+OF_WHOLE = {
+    "first_event_ms": 2.5,
+    "usage_source": "counted",
+    "input_source": "reported",
+    "output_source": "counted",
+    "usage_complete": 1,
+    "input_tokens": 7,
+    "output_tokens": 5,
+    "cached_tokens": 3,
+    "cache_write_tokens": 2,
+    "reasoning_tokens": 1,
+    "searches": 4,
+    "cost_micros": 77,
+    "reported_cost_micros": 99,
+    "model_served": "gpt-4o-2024",
+    "bytes_out": 1000,
+}
+OF_NOTHING = {
+    **dict.fromkeys(OF_WHOLE),
+    "usage_source": "none",
+    "input_source": "none",
+    "output_source": "none",
+    "bytes_out": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "number"),
+    [([GOOD], 1), ([DEAD], 1), ([DEAD, GOOD], 2), ([GOOD, DEAD], 1), ([DEAD, DEAD], 2)],
+)
+def test_what_no_attempt_says_is_that_of_the_last_that_was_answered(
+    connection: sqlite3.Connection, attempts: list[Attempt], number: int
+) -> None:
+    of_client = {} if GOOD in attempts else {"first_event_ms": None, "model_served": None, "bytes_out": 0}
+    for row in attempts_of(connection, a_receipt(attempts=attempts, **WHOLE)):
+        expected = OF_WHOLE | of_client if row["number"] == number else OF_NOTHING
+        assert {name: row[name] for name in OF_WHOLE} == expected
+
+
+def test_what_attempts_say_of_themselves_is_all_there_is(connection: sqlite3.Connection) -> None:
+    own = GOOD._replace(cost_micros=77)
+    for row, cost in zip(attempts_of(connection, a_receipt(attempts=[own, GOOD], **WHOLE)), (77, None)):
+        assert {name: row[name] for name in OF_WHOLE} == OF_NOTHING | {"cost_micros": cost}
+
+
+def test_an_error_of_ours_is_nothing_that_the_attempt_sent(connection: sqlite3.Connection) -> None:
+    """A credential was refused: the client got 502, and what it was told came from here."""
+    refused = GOOD._replace(status=401)
+    [row] = attempts_of(connection, a_receipt(attempts=[refused], status=502, bytes_out=210))
+    assert row["bytes_out"] == 0
+
+
+def test_usage_that_is_there_and_says_nothing_is_incomplete(connection: sqlite3.Connection) -> None:
+    [row] = attempts_of(connection, a_receipt(attempts=[GOOD], usage=Usage()))
+    assert row["usage_complete"] == 0
+
+
+costs = st.none() | st.integers(0, 10**9)
+usages = st.none() | st.builds(Usage, input=costs, output=costs, cached=costs, complete=st.booleans())
+tries = st.lists(st.builds(GOOD._replace, status=st.sampled_from([0, 200, 503]), usage=usages, cost_micros=costs))
+
+
+@given(tries, st.booleans(), usages, costs)
+def test_attempts_add_up_to_their_exchange(
+    given_: list[Attempt], is_told: bool, usage: Usage | None, cost: Any
+) -> None:
+    """Whether the attempts say what they used, or the exchange does for a single one."""
+    if is_told:
+        receipt = a_receipt(
+            attempts=given_,
+            usage=sum_usage(each.usage for each in given_ if each.usage is not None),
+            cost_micros=sum_known(each.cost_micros for each in given_),
+        )
+    else:
+        bare = [each._replace(usage=None, cost_micros=None) for each in given_[:1] or [GOOD]]
+        receipt = a_receipt(attempts=bare, usage=usage, cost_micros=cost)
+    exchange, attempts = rows.entry_of(receipt, RUN)
+    of_exchange = dict(zip(schema.EXCHANGES, exchange))
+    of_attempts = [dict(zip(schema.ATTEMPTS, row)) for row in attempts]
+    for name in ("cost_micros", "input_tokens", "output_tokens", "cached_tokens"):
+        assert sum_known(row[name] for row in of_attempts) == of_exchange[name]
 
 
 def test_without_usage_there_are_no_figures_and_nothing_is_incomplete(connection: sqlite3.Connection) -> None:

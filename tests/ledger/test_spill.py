@@ -6,13 +6,16 @@ import errno
 import os
 import stat
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from proxy.ledger import spill
 from proxy.ledger.rows import Entry, entry_of, storable
+from proxy.ledger.schema import ATTEMPTS
 from proxy.ledger.spill import Spill
 from tests.ledger.receipts import RUN, SECONDS, a_receipt, full_receipt
 
@@ -50,6 +53,22 @@ def test_every_value_comes_back_as_it_was(file: Spill) -> None:
     entry = entry_of(full_receipt(), RUN)
     file.append([entry])
     assert everything(file) == ([entry], 0)
+
+
+def test_a_line_of_an_older_version_has_nothing_where_columns_were_added(file: Spill, path: Path) -> None:
+    entry = entry_of(full_receipt(), RUN)
+    document = orjson.loads(spill._document(entry))
+    for attempt in document["attempts"]:
+        for name in ATTEMPTS[12:]:  # those of schema 3
+            del attempt[name]
+    text = orjson.dumps(document)
+    path.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+    older = Spill(str(path))
+    [found], skipped = everything(older)
+    older.close()
+    assert skipped == 0
+    assert found.exchange == entry.exchange
+    assert found.attempts == [row[:12] + (None,) * len(ATTEMPTS[12:]) for row in entry.attempts]
 
 
 def test_entries_come_in_order_and_in_pieces(file: Spill) -> None:

@@ -94,8 +94,62 @@ def test_a_json_line_has_the_fields_of_the_receipt_and_the_letters() -> None:
     assert json.loads(lines.receipt_json(a_receipt()))["ended"] == "--"
 
 
+BUSY = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, "busy")
+REFUSED = Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, "refused")
+
+
+def failed_over() -> Receipt:
+    return a_receipt(
+        provider="anthropic",
+        alias="fast",
+        model_requested="fast",
+        attempts=[
+            Attempt("openai", "gpt-4o-mini", 0.5, 1.5, True, 503, BUSY, "first", usage=Usage(input=7), cost_micros=0),
+            Attempt("groq", None, 1.5, 2.5, False, 0, REFUSED, "fallback"),
+            Attempt(
+                "anthropic", "claude-haiku-4-5", 2.5, 9.5, False, 200, None, "fallback", 3.5, USED, 9, "served", 99
+            ),
+        ],
+    )
+
+
+def test_an_attempt_in_json_shows_what_says_something() -> None:
+    first, second, third = json.loads(lines.receipt_json(failed_over()))["attempts"]
+    always = ["provider", "model", "started_ms", "ended_ms", "reused", "status", "failure"]
+    assert list(first) == [*always, "usage", "cost_micros"]
+    assert (first["usage"], first["cost_micros"]) == ({"input": 7, "complete": False}, 0)
+    assert list(second) == [*always, "why"] and second["why"] == "fallback"
+    assert list(third) == list(Attempt._fields)
+    assert third["usage"]["billed"] == [{"model": None, "input": 1, "output": 2, "cached": 0, "cache_write": 0}]
+    assert set(third["usage"]) == {"input", "output", "input_source", "output_source", "complete", "billed"}
+
+
+def test_text_names_the_targets_where_there_was_more_than_one() -> None:
+    line = lines.receipt_text(failed_over()).decode()
+    tries = "attempts=3 openai/gpt-4o-mini:503 groq:connect_failed anthropic/claude-haiku-4-5"
+    assert f"  anthropic/claude-haiku-4-5  alias=fast  in=0 out=0  {tries}  id=01J\n" in line
+    [*_, last] = failed_over().attempts
+    assert b"attempts=" not in lines.receipt_text(a_receipt(attempts=[last]))
+
+
+def test_text_names_the_last_targets_of_many_and_none_of_them_can_forge_a_field() -> None:
+    many = [Attempt("p", f"m{number}", 0.0, 1.0, False, 0, REFUSED) for number in range(20)]
+    line = lines.receipt_text(a_receipt(attempts=many)).decode()
+    shown = " ".join(f"p/m{number}:connect_failed" for number in range(12, 20))
+    assert f"  attempts=20 (12 more) {shown}  " in line
+    forged = [Attempt("p", "m id=7", 0.0, 1.0, False, 200, None)] * 2
+    assert '  attempts=2 "p/m id=7" "p/m id=7"  ' in lines.receipt_text(a_receipt(attempts=forged)).decode()
+
+
+def test_an_alias_without_an_attempt_has_no_target() -> None:
+    assert b"/v1/chat/completions  -  alias=fast  " in lines.receipt_text(
+        a_receipt(alias="fast", model_requested="fast")
+    )
+
+
 def test_the_quick_way_and_the_thorough_way_say_the_same() -> None:
-    for receipt in (a_receipt(), cut_stream(), a_receipt(key=None, connect_ms=1.5), a_receipt(usage=USED)):
+    plain = (a_receipt(), cut_stream(), a_receipt(key=None, connect_ms=1.5), a_receipt(usage=USED))
+    for receipt in (*plain, failed_over()):
         assert lines.receipt_json(receipt) == lines._rebuilt(receipt)
 
 
@@ -145,6 +199,23 @@ def test_long_values_are_cut_so_that_a_pipe_takes_the_line_in_one_piece() -> Non
     ):
         assert len(line) <= lines.LINE_BYTES
     assert json.loads(lines.receipt_json(receipt))["path"].startswith("/xxxx")
+
+
+@pytest.mark.parametrize("char", ["x", "é"])
+def test_many_attempts_with_long_names_and_usage_are_cut_as_well(char: str) -> None:
+    long = char * 8000
+    failure = Failure(Side.UPSTREAM, Phase.CONNECT, Kind.CONNECT_FAILED, long)
+    attempt = Attempt(long, long, 0.0, 1.0, False, 503, failure, "fallback", 1.0, USED, 9, long, 9)
+    receipt = a_receipt(
+        path="/" + long, key=long, model_requested=long, model_served=long, detail=long, tags=long,
+        provider_request_id=long, attempts=[attempt] * 9, usage=USED,
+    )  # fmt: skip
+    for line in (lines.receipt_json(receipt), lines.receipt_text(receipt)):
+        assert len(line) <= lines.LINE_BYTES
+    shown = json.loads(lines.receipt_json(receipt))
+    assert (len(shown["attempts"]), shown["attempts"][0]["cost_micros"]) == (2, 9)
+    few = a_receipt(model_requested="x" * 8000, attempts=[attempt._replace(provider="p", model="m")] * 2)
+    assert len(json.loads(lines.receipt_json(few))["attempts"]) == 2
 
 
 def test_values_json_cannot_hold_do_not_lose_the_line() -> None:
