@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         _serve,
         "run the sidecar",
         "Run the sidecar in the foreground. SIGTERM or Ctrl-C: take no more requests, let streams finish, tell the\n"
-        "rest honestly; a second Ctrl-C stops at once.",
+        "rest honestly; a second Ctrl-C stops at once. SIGHUP: read the configuration and its files again.",
         _settings_help,
     )
     check = command(
@@ -184,7 +184,7 @@ def _serve(_: argparse.Namespace) -> int:
         return 2
     from proxy.server.worker import run
 
-    return run(settings)
+    return run(settings, environ)
 
 
 def _check(arguments: argparse.Namespace) -> int:

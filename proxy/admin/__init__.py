@@ -8,6 +8,7 @@
   keys        /keys and /groups: as `llm-proxy keys`
   limits      /limits: what is limited, and what is used of it now
   spending    /usage, /exchanges and /lost: questions to the ledger
+  reload      /reload: the configuration read again, as by SIGHUP
   openapi     /openapi.json: the document of a table of routes, made of the table
 
 Nothing here touches relay: what it shows is handed in as callables. Traffic never passes through this room, so

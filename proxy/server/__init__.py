@@ -13,6 +13,8 @@
   lost        LostRequests: what kills left reserved, kept, told, and given back when it is settled
   admin       what the admin listener serves, made of what the worker has
   report      what a configuration means, as a document and as text, free of secrets
+  reload      the configuration read again while everything runs, in force at once or not at all
+  sockets     sockets to listen on
   worker      Worker: listeners, relay, sinks; start and stop
 
 May not live here: anything that moves request bytes (relay), anything that decides about a request (policy).

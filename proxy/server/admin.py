@@ -1,8 +1,9 @@
 """What the admin listener serves, made of what the worker has.
 
-Lives here: `admin_table`. May not live here: what the pages do (admin), listeners (worker).
+Lives here: `admin_table`, `Given`. May not live here: what the pages do (admin), listeners (worker).
 How it works: without LLM_PROXY_ADMIN_TOKEN every token is right, also none; settings have made sure that only this
-machine can reach the listener then. A token is compared by its digest, in constant time.
+machine can reach the listener then. A token is compared by its digest, in constant time. A table is made once; what of
+the settings can become other while it is in use is in a `Given`.
 Doubted: nothing yet.
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from proxy.admin.keys import KeyPages
 from proxy.admin.limits import LimitPages
 from proxy.admin.openapi import openapi_route
+from proxy.admin.reload import Reloaded, ReloadPage
 from proxy.admin.routes import Route, RouteTable, probes
 from proxy.admin.spending import SpendingPages
 from proxy.catalog.secret import Secret
@@ -24,25 +27,48 @@ from proxy.policy.rules import written
 from proxy.server.settings import Settings
 
 
+class Given:
+    """What the pages have of the settings in force."""
+
+    __slots__ = ("is_token", "path", "static")
+
+    def __init__(self, settings: Settings) -> None:
+        self.path = None if settings.ledger is None else settings.ledger.path
+        self.static: dict[str, KeyRow] = {}
+        self.is_token: Callable[[bytes], bool]
+        self.put(settings)
+
+    def put(self, settings: Settings) -> None:
+        """These are in force from now on. Threads have the rows: a name that stays is there all the time."""
+        rows = static_rows(settings)
+        self.static.update(rows)
+        for name in [name for name in self.static if name not in rows]:
+            del self.static[name]
+        self.is_token = token_check(settings.admin_token)
+
+
 def admin_table(
-    settings: Settings,
+    given: Given,
     admission: Admission,
     readiness: Callable[[], list[str]],
     look: Callable[[], None],
     changed: Callable[[], None],
+    reload: Callable[[], Future[Reloaded]],
     note: Callable[..., None],
 ) -> RouteTable:
-    """`look` has the server see what has changed in the ledger; `changed` says that something has."""
-    path = None if settings.ledger is None else settings.ledger.path
-    keys = KeyPages(path, static_rows(settings), lambda: admission.ring.mode.value, changed, note)
+    """`look` has the server see what has changed in the ledger; `changed` says that something has; `reload` has it read
+    its configuration again."""
+    path = given.path
+    keys = KeyPages(path, given.static, lambda: admission.ring.mode.value, changed, note)
     routes: list[Route] = [
         *probes(readiness),
         openapi_route(lambda: routes),
         *keys.routes(),
         *LimitPages(admission.limiter, look).routes(),
         *SpendingPages(path, changed, note).routes(),
+        *ReloadPage(reload).routes(),
     ]
-    return RouteTable(routes, token_check(settings.admin_token))
+    return RouteTable(routes, lambda presented: given.is_token(presented))
 
 
 def token_check(token: Secret | None) -> Callable[[bytes], bool]:

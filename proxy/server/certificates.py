@@ -1,6 +1,7 @@
 """Certificates: what a TLS listener shows, and whether the files that settings name can be used.
 
-Lives here: `client_tls`, `check_certificates`. May not live here: TLS towards providers (relay/connect).
+Lives here: `client_tls`, `show_from_now_on`, `check_certificates`. May not live here: TLS towards providers
+(relay/connect).
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ def client_tls(settings: Settings) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
     return context
+
+
+def show_from_now_on(listening: ssl.SSLContext, context: ssl.SSLContext) -> None:
+    """Handshakes that begin on the context `listening` use this one. Loading the new files into the old context would
+    leave it with half of them if the other half were wrong, and with both keys where these are of two kinds."""
+    # Called for each hello, with or without a name in it; what runs keeps what it was met with.
+    listening.sni_callback = lambda connection, name, was: setattr(connection, "context", context)
 
 
 def check_certificates(settings: Settings) -> list[str]:

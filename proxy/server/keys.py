@@ -7,6 +7,7 @@ group has changed that number. Then the rows after the last change known are rea
 Keys of LLM_PROXY_KEYS come first: one of the ledger that has such a name is left out, and the operator is told.
 A key that is disabled or removed opens nothing, but its limits stay: its requests that run or wait are still counted by
 them, and one that waits must not find that nothing limits it any more.
+When LLM_PROXY_KEYS has changed, all rows are read once more: what gave way to a static key may come back.
 Where no keys are used, the rows of keys are left alone; what kills left reserved is looked after all the same (lost).
 Doubted: reading blocks the loop; 100,000 keys take half a second, at start. The limits of a removed key stay in memory,
 and in the list of limits, until another key has its name or the process ends.
@@ -41,8 +42,8 @@ class StoredKeys:
     needs a key, if LLM_PROXY_AUTH says nothing."""
 
     __slots__ = (
-        "_admission", "_counters", "_is_mode_open", "_lost", "_note", "_path", "_revision", "_seen", "_static",
-        "_store", "_try_at", "_uses_keys",
+        "_admission", "_counters", "_lost", "_note", "_path", "_reads_all", "_revision", "_seen", "_static", "_store",
+        "_try_at", "_uses_keys", "is_mode_open",
     )  # fmt: skip
 
     def __init__(
@@ -61,10 +62,11 @@ class StoredKeys:
         self._admission = admission
         self._static = static or frozenset()
         self._uses_keys = static is not None
-        self._is_mode_open = is_mode_open
+        self.is_mode_open = is_mode_open
         self._lost = lost
         self._note = note
         self._revision = 0
+        self._reads_all = False  # rows that were read already, too
         self._seen: int | None = None  # generation of what was read last; None: nothing was
         self._try_at = 0.0
         try:
@@ -90,6 +92,14 @@ class StoredKeys:
             self._seen = -1  # no generation is negative
         self.look()
 
+    def set_static(self, names: frozenset[str], is_mode_open: bool) -> None:
+        """LLM_PROXY_KEYS has these names from now on, as the ring has them already; `is_mode_open` as at start."""
+        if self._uses_keys:
+            self._static = names
+            self.is_mode_open = is_mode_open
+            self._reads_all = True
+            self.look_again()
+
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
@@ -97,7 +107,7 @@ class StoredKeys:
     def _fail(self, error: LedgerUnusable) -> None:
         self._try_at = time.monotonic() + _PAUSE
         self._note("error", f"what the ledger says of keys cannot be read ({error}): it is tried again")
-        if self._is_mode_open:
+        if self.is_mode_open:
             self._need_keys(True)
 
     def _catch_up(self) -> None:
@@ -119,17 +129,18 @@ class StoredKeys:
         since, revision = self._revision, store.revision()
         for group in store.groups(since):
             self._take_group(group)
-        rows = [row for row in store.keys(since) if self._is_ours(row)]
+        found = store.keys(0, with_removed=True) if self._reads_all else store.keys(since)
+        rows = [row for row in found if self._is_ours(row)]
         for row in rows:  # all first: one of them may have the value or the user id that another one had
             self._admission.ring.remove(row.name)
         for row in rows:
             self._take_key(row)
-        self._revision = revision
-        if self._is_mode_open:
+        self._revision, self._reads_all = revision, False
+        if self.is_mode_open:
             # Also if the only key was disabled or removed since: that must not open what it had closed.
             self._need_keys(revision > 0)
             if revision > 0:
-                self._is_mode_open = False
+                self.is_mode_open = False
                 self._note("info", "there are keys in the ledger now, so that every request needs one")
 
     def _take_group(self, group: GroupRow) -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from proxy.catalog.alias_text import options_text, target_text, targets_text
+from proxy.catalog.aliases import Alias
 from proxy.catalog.families import FAMILIES
 from proxy.catalog.snapshot import Provider
 from proxy.dialects.call import Call
 from proxy.outcome import Failure
 from proxy.policy.keys import AuthMode, Disconnect
-from proxy.policy.router import plan, route
+from proxy.policy.plan import plan
+from proxy.policy.router import route
 from proxy.policy.rules import written
 from proxy.server.settings import Settings
 from proxy.server.table import NUMBERS, TIMEOUTS, size_text
@@ -25,8 +28,9 @@ _AUTH = {
     AuthMode.PASSTHROUGH: "clients bring the provider's own credential; web pages are refused",
     AuthMode.OFF: "anybody on this machine, without a key; web pages are refused",
 }
-# One path for each format that a client may speak.
+# One path for each format that a client may speak; Gemini's has the model in it.
 _FORMATS = {"openai": b"/v1/chat/completions", "anthropic": b"/v1/messages", "ollama": b"/api/chat"}
+_DIALECTS = {"openai": "openai-chat", "anthropic": "anthropic-messages", "ollama": "ollama", "gemini": "gemini"}
 
 
 def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -57,6 +61,9 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
         },
         "providers": [_provider(provider, settings) for provider in settings.snapshot.providers.values()],
         "default_provider": default.name if default else None,
+        "aliases": [_alias(alias, settings) for alias in settings.snapshot.aliases.values()],
+        "retries": settings.relay.retries,
+        "retry_share": settings.relay.retry_share,
         "timeouts": {name: settings.relay.seconds[limit] for name, limit in TIMEOUTS.items()},
         "limits": {name: getattr(getattr(settings.relay, row.part), row.field) for name, row in NUMBERS.items()},
         "warnings": list(settings.warnings),
@@ -67,7 +74,11 @@ def as_document(settings: Settings, models: tuple[str, ...] = ()) -> dict[str, A
 
 
 def routes_of(model: str, settings: Settings) -> dict[str, str]:
-    """For each format of a client, the URL a call for `model` goes to, or why it goes nowhere."""
+    """For each format of a client, the URL a call for `model` goes to, or the targets that it has as an alias, or why
+    it goes nowhere."""
+    alias = settings.snapshot.aliases.get(model)
+    if alias is not None:
+        return _routes_of_alias(alias, settings)
     found = {}
     paths = dict(_FORMATS)
     try:
@@ -76,14 +87,39 @@ def routes_of(model: str, settings: Settings) -> dict[str, str]:
         pass  # such a name has no place in a path
     for name, path in paths.items():
         way = route(b"POST", path, b"", settings.snapshot, lambda _: None)
-        target = way if isinstance(way, Failure) else plan(way, Call(model), b"", settings.snapshot)
-        if isinstance(target, Failure):
-            found[name] = target.detail
+        planned = way if isinstance(way, Failure) else plan(way, Call(model), b"", settings.snapshot)
+        if isinstance(planned, Failure):
+            found[name] = planned.detail
         else:
-            written = f" as {target.model}" if target.model is not None else ""
+            (target,) = planned.targets
+            renamed = f" as {target.model}" if target.model is not None else ""
             found[name] = (
-                f"{target.provider.name}{written}: {_origin(target.provider)}{target.target.decode('latin-1')}"
+                f"{target.provider.name}{renamed}: {_origin(target.provider)}{target.target.decode('latin-1')}"
             )
+    return found
+
+
+def _routes_of_alias(alias: Alias, settings: Settings) -> dict[str, str]:
+    spoken = _spoken(alias, settings)
+    none = f"no target of {alias.name} speaks this, they speak {_formats(spoken)}"
+    return {name: " | ".join(", ".join(group) for group in groups) or none for name, groups in spoken.items()}
+
+
+def _formats(spoken: dict[str, Any]) -> str:
+    """The formats that have targets."""
+    return ", ".join(name for name, targets in spoken.items() if targets)
+
+
+def _spoken(alias: Alias, settings: Settings) -> dict[str, list[list[str]]]:
+    """For each format of a client the targets that speak it, by groups as they are tried."""
+    families = {name: FAMILIES[provider.family] for name, provider in settings.snapshot.providers.items()}
+    found = {}
+    for name, dialect in _DIALECTS.items():
+        groups = [
+            [target_text(choice) for choice in group if dialect in families[choice.provider].dialects]
+            for group in alias.groups
+        ]
+        found[name] = [group for group in groups if group]
     return found
 
 
@@ -123,6 +159,16 @@ def as_text(document: dict[str, Any]) -> str:
     lines.append(
         f"default    {document['default_provider'] or 'none: where several speak a format, write provider/model'}"
     )
+    lines += ["aliases"] if document["aliases"] else []
+    for alias in document["aliases"]:
+        lines.append(f"  {alias['name']:<11} {alias['targets']}")
+        more = [alias["options"]] if alias["options"] else []
+        more.append(f"for clients of {_formats(alias['formats'])}")
+        silent = ", ".join(name for name, targets in alias["formats"].items() if not targets)
+        more += [f"no target speaks {silent}"] if silent else []
+        lines += [f"              {line}" for line in more]
+    share = f"{document['retry_share'] * 100:g} % of requests"
+    lines.append(f"retries    {document['retries']} after the first attempt, for at most {share}")
     lines.append("timeouts   in seconds, 0 = none")
     lines += [f"  {name:<36}{seconds:g}" for name, seconds in document["timeouts"].items()]
     lines.append("limits")
@@ -133,6 +179,22 @@ def as_text(document: dict[str, Any]) -> str:
         lines.append(f"model      {model}")
         lines += [f"  {f'{name} client':<18}{way}" for name, way in ways.items()]
     return "\n".join(lines)
+
+
+def _alias(alias: Alias, settings: Settings) -> dict[str, Any]:
+    spoken = _spoken(alias, settings)
+    return {
+        "name": alias.name,
+        "targets": targets_text(alias),
+        "options": options_text(alias),
+        "groups": [[choice._asdict() for choice in group] for group in alias.groups],
+        "retries": alias.retries,
+        "seconds": {limit.value: seconds for limit, seconds in alias.seconds.items()},
+        "hedge": alias.hedges,
+        "resume": alias.resumes,
+        "cost_micros": alias.cost,
+        "formats": {name: [target for group in groups for target in group] for name, groups in spoken.items()},
+    }
 
 
 def _keeps(settings: Settings) -> str:
@@ -167,7 +229,7 @@ def _provider(provider: Provider, settings: Settings) -> dict[str, Any]:
     if settings.mode is AuthMode.PASSTHROUGH:
         credential = "the client's credential"
     elif provider.credential is not None and provider.auth != "none":
-        credential = f"{provider.auth} #{provider.credential.fingerprint}"
+        credential = f"{provider.auth} {', '.join(f'#{each.fingerprint}' for each in provider.credentials)}"
     elif provider.has_credential:
         credential = "in its headers"
     proxy = provider.origin.proxy

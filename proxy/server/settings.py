@@ -4,7 +4,8 @@ Lives here: reading our variables and files they name. The only reader of the en
 May not live here: what each room's options mean (they are composed here, defined there), what may not go together
 (contradictions), reloading, sockets.
 How it works: everything is read before anything is refused; `ConfigurationError` carries every error as one sentence
-that names its variable and never its value, since a value may be a secret that stands in the wrong place.
+that names its variable and never its value, since a value may be a secret that stands in the wrong place. Only what is
+wrong with aliases is shown (catalog/alias_text).
 Doubted: nothing yet.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from proxy.catalog import load
+from proxy.catalog.alias_text import MOST_RETRIES
 from proxy.catalog.prices import Prices, PricesError
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Reserves, Snapshot
@@ -31,7 +33,7 @@ from proxy.server.addresses import Address, parse_addresses
 from proxy.server.calendar import Calendar
 from proxy.server.contradictions import contradictions
 from proxy.server.files import builtin_prices, read_text_file
-from proxy.server.table import DEFAULT_DB, LEAST_DB, NOT_YET, NUMBERS, SETTINGS, TIMEOUTS, Number, nearest, size_text
+from proxy.server.table import DEFAULT_DB, LEAST_DB, NUMBERS, SETTINGS, TIMEOUTS, Number, nearest, size_text
 from proxy.server.values import MAKE_KEY, parse_disconnect, parse_env_file, parse_keys, parse_limits, parse_size
 from proxy.wire.head import HeadLimits
 
@@ -322,11 +324,28 @@ class _Reading:
             tls=tls,
             identity=self._is_on("LLM_PROXY_IDENTITY"),
             meters=self._is_on("LLM_PROXY_METER"),
+            retries=self._retries(RelayOptions().retries),
+            retry_share=self._share("LLM_PROXY_RETRY_SHARE", RelayOptions().retry_share),
             stops=self._is_on("LLM_PROXY_BUDGET_STOP", "off"),
             shows_timing=self._is_on("LLM_PROXY_RESPONSE_HEADERS", "off"),
             disconnect=default,
             disconnect_by_key=by_key,
         )
+
+    def _retries(self, default: int) -> int:
+        text = self._environ.get("LLM_PROXY_RETRIES", str(default))
+        value = parse_size(text, letters=False)
+        if value is None or value > MOST_RETRIES:
+            self._errors.append(f"LLM_PROXY_RETRIES: must be a whole number from 0 to {MOST_RETRIES}")
+            return default
+        return value
+
+    def _share(self, variable: str, default: float) -> float:
+        text = self._environ.get(variable, str(default))
+        if re.fullmatch(r"0?\.\d{1,9}|[01](\.0{0,9})?", text, re.ASCII) is None:
+            self._errors.append(f"{variable}: must be a fraction from 0 to 1, e.g. 0.2")
+            return default
+        return float(text)
 
     def _number(self, variable: str, number: Number) -> int | float | None:
         if number.unit == "seconds":
@@ -367,10 +386,7 @@ class _Reading:
             )
         if not settings.relay.seconds[Limit.HEAD]:
             self._warnings.append("LLM_PROXY_TIMEOUT_HEAD: 0 lets a silent client hold a connection for ever")
-        self._warnings += [
-            f"{name}: not built yet in this version; ignored" for name in NOT_YET if name in self._environ
-        ]
-        known = {setting.name for setting in SETTINGS} | self._secrets | set(load.VARIABLES) | NOT_YET
+        known = {setting.name for setting in SETTINGS} | self._secrets | set(load.VARIABLES)
         known |= {name + "_FILE" for name in self._secrets}
         for name in sorted(set(self._environ) - known):
             if name.startswith(load.PREFIX):

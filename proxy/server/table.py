@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from proxy.catalog.alias_text import MOST_RETRIES
 from proxy.outcome import Limit
-from proxy.relay.options import DEFAULT_SECONDS, KIB, MIB, ByteLimits, PoolOptions
+from proxy.relay.options import DEFAULT_SECONDS, KIB, MIB, ByteLimits, PoolOptions, RelayOptions
 from proxy.wire.head import HeadLimits
 
 PREFIX = "LLM_PROXY_"
@@ -45,6 +46,9 @@ NUMBERS: dict[str, Number] = {
         "bytes", "upload", "bytes", 0, "one request body that streams through unread (files); beyond it 413; 0 = any"
     ),
     "LLM_PROXY_MAX_BODIES": Number("bytes", "bodies", "bytes", 1, "all request bodies held at once; beyond it 503"),
+    "LLM_PROXY_MAX_REPLAY": Number(
+        "bytes", "replay", "bytes", 0, "one request body that is kept for another attempt; larger ones get one attempt"
+    ),
     "LLM_PROXY_MAX_EVENT": Number("bytes", "event", "bytes", 1024, "one streamed event; larger ones pass unread"),
     "LLM_PROXY_MAX_UPSTREAM_HEAD": Number("bytes", "upstream_head", "bytes", 1024, "the head of a provider's answer"),
     "LLM_PROXY_MAX_BUFFER": Number("bytes", "buffer", "bytes", 1024, "kept for a slow side before the other waits"),
@@ -79,15 +83,13 @@ _LIMITS: dict[Limit, str] = {
     Limit.FIRST_BYTE: "until a stream's answer begins",
     Limit.FIRST_BYTE_UNARY: "until any other answer begins",
     Limit.FIRST_EVENT: "until the first event with content; comments and pings do not count",
+    Limit.HOLD: "a stream's head is held back for content, so that another attempt is possible; 0 = not at all",
     Limit.STREAM: "between events with content; comments and pings do not count",
     Limit.TOTAL: "a whole exchange",
     Limit.CLIENT_STALL: "a client may read nothing of its answer",
     Limit.SHUTDOWN: "streams may go on after SIGTERM",
 }
 TIMEOUTS: dict[str, Limit] = {f"LLM_PROXY_TIMEOUT_{limit.name}": limit for limit in _LIMITS}
-
-# Names that DESIGN promises and this version does not read yet.
-NOT_YET = frozenset({"LLM_PROXY_MODELS", "LLM_PROXY_RETRIES"})
 
 DEFAULT_DB = "llm-proxy.db"
 LEAST_DB = MIB  # a smaller bound would be used up by the indexes alone
@@ -98,6 +100,9 @@ def defaults_of(part: str) -> HeadLimits | ByteLimits | PoolOptions:
     if part == "head":
         return HeadLimits()
     return ByteLimits() if part == "bytes" else PoolOptions()
+
+
+_RELAY = RelayOptions()
 
 
 def _number_row(name: str, number: Number) -> Setting:
@@ -169,6 +174,9 @@ SETTINGS: tuple[Setting, ...] = (
         "LLM_PROXY_PROVIDER_<NAME>", "", "", "a further provider: <family>+<url>, e.g. openai+http://10.0.0.5:8000/v1"
     ),
     Setting("LLM_PROXY_PROVIDER_<NAME>_API_KEY", "", "", "its credential"),
+    Setting(
+        "LLM_PROXY_PROVIDER_<NAME>_API_KEYS", "", "", "further credentials of the same provider, separated by commas"
+    ),
     Setting("LLM_PROXY_PROVIDER_<NAME>_AUTH", "as its family", "", "bearer, x-api-key, api-key, x-goog-api-key, none"),
     Setting("LLM_PROXY_PROVIDER_<NAME>_HEADERS", "", "", "further fields for each request: 'Name: value, Name: value'"),
     Setting(
@@ -176,6 +184,24 @@ SETTINGS: tuple[Setting, ...] = (
         "as LLM_PROXY_INCLUDE_USAGE",
         "",
         "on or off for this provider; off for Mistral, which refuses members it does not know",
+    ),
+    Setting(
+        "LLM_PROXY_MODELS",
+        "",
+        "",
+        "aliases, and the targets they stand for: 'fast = openai/gpt-4o-mini*3, groq/llama-3.3-70b; big (hedge) = ...'",
+    ),
+    Setting(
+        "LLM_PROXY_RETRIES",
+        str(_RELAY.retries),
+        "",
+        f"attempts that may follow the first, 0 to {MOST_RETRIES}; an alias may say otherwise",
+    ),
+    Setting(
+        "LLM_PROXY_RETRY_SHARE",
+        f"{_RELAY.retry_share:g}",
+        "",
+        "the share of requests, 0 to 1, that may be tried again; beyond it a failure is final",
     ),
     Setting("LLM_PROXY_UPSTREAM_CA", "the system's", "file", "CA certificates (PEM) to verify providers with"),
     Setting("LLM_PROXY_UPSTREAM_CERT", "", "file", "client certificate (PEM) shown to providers"),

@@ -1,10 +1,10 @@
 """One worker: listeners, relay, log, signals.
 
 Lives here: `Worker` (used by `serve`, `demo` and tests) and `run`, which is the life of the process.
-May not live here: reading the environment (settings), bytes of requests (relay).
+May not live here: reading the environment (settings), bytes of requests (relay), what may change (reload).
 How it works: everything is built from one `Settings`; sockets are bound before anything is announced, so what is
 printed is true. SIGTERM, and SIGINT once: stop accepting, finish what runs within LLM_PROXY_TIMEOUT_SHUTDOWN, tell
-the rest honestly. SIGINT twice: stop at once.
+the rest honestly. SIGINT twice: stop at once. SIGHUP: read the configuration again.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import ssl
-import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 from proxy import __version__
+from proxy.admin.reload import Reloaded
 from proxy.admin.routes import AdminRequest, health_table
 from proxy.admin.session import AdminSessions
 from proxy.admin.threads import Threads
@@ -36,11 +38,14 @@ from proxy.policy.limits import Limiter
 from proxy.policy.rules import Budget, Rate
 from proxy.relay.relay import Relay, Sink
 from proxy.server.addresses import Address
-from proxy.server.admin import admin_table
-from proxy.server.certificates import client_tls
+from proxy.server.admin import Given, admin_table
+from proxy.server.certificates import client_tls, show_from_now_on
+from proxy.server.contradictions import contradictions
 from proxy.server.keys import StoredKeys
 from proxy.server.lost import LostRequests
+from proxy.server.reload import Reloading, changes, find_prices, joined, put, read_again
 from proxy.server.settings import Settings
+from proxy.server.sockets import CannotListen, bind
 from proxy.telemetry.access_log import AccessLog
 from proxy.telemetry.sampler import Sampler
 from proxy.tokens.counter import Counter
@@ -56,12 +61,9 @@ def ignore(level: str, message: str, /, **more: object) -> None:
     """Nobody wants to know."""
 
 
-class CannotListen(Exception):
-    """An address cannot be bound. The message says which and what to do."""
-
-
 class Worker:
-    """`listening` and `admin` are the addresses as bound: port 0 has become a number."""
+    """`settings` are those in force. `listening` and `admin` are the addresses as bound: port 0 has become a number.
+    `environ`: what `settings` were read from, to be read again; None: they stay as they are."""
 
     def __init__(
         self,
@@ -70,8 +72,13 @@ class Worker:
         note: Note = ignore,
         run: str = "",
         counters: Counters | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
+        self._given = Given(settings)
+        self._environ = environ
+        self._reloading: Reloading | None = None
+        self._tls: ssl.SSLContext | None = None  # what clients are met with
         self._counters = counters  # of limits and budgets
         self._keys: StoredKeys | None = None
         self._syncing: asyncio.TimerHandle | None = None
@@ -103,22 +110,20 @@ class Worker:
             streams_per_key=settings.relay.bytes.streams_per_key,
         )
         self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self._run)
-        if settings.counts and settings.relay.meters:
-            self.relay.counter = self.counter = Counter(loop, note=self._note)
+        self._count()
         self.relay.start()
         self._read_keys(admission)
         if self._counters is not None:
             self._sync_counters()
-        if settings.snapshot.prices is not None:
-            for provider in settings.snapshot.providers.values():  # its rows are read now, and not in the loop later
-                settings.snapshot.prices.find(provider.name, provider.origin.host, "", 0.0)
+        find_prices(settings.snapshot)
+        self._reloading = Reloading(loop, partial(read_again, self._environ), self._put, self._note)
         try:
-            context = client_tls(settings)
+            self._tls = client_tls(settings)
             for address in settings.listen:
-                self.listening.append(await self._listen(address, self.relay.client, context))
+                self.listening.append(await self._listen(address, self.relay.client, self._tls))
             self._threads = Threads(loop)
-            look = self.relay.look_for_changes
-            table = admin_table(settings, admission, self.readiness, look, self._keys_changed, self._note)
+            look, changed = self.relay.look_for_changes, self._keys_changed
+            table = admin_table(self._given, admission, self.readiness, look, changed, self.reload, self._note)
             for address in settings.admin_listen:
                 sessions = AdminSessions(loop, table, self._admin_guard, threads=self._threads)
                 self._sessions.append(sessions)
@@ -130,6 +135,43 @@ class Worker:
         except BaseException:
             await self.stop(0)
             raise
+
+    def reload(self) -> Future[Reloaded]:
+        """Read the configuration again, once it has started. In the loop."""
+        assert self._reloading is not None
+        return self._reloading.begin()
+
+    def _put(self, new: Settings) -> Reloaded:
+        """`new` in force, as far as it can be, or nothing of it: whatever may fail comes first."""
+        stored, now = self._keys, self.settings
+        if stored is not None and not stored.is_mode_open:  # the ledger's first key may have turned keys on
+            now = replace(now, mode=self.relay.admission.ring.mode)
+        settings, late = joined(now, new)
+        errors, tls = contradictions(settings), None
+        try:
+            tls = client_tls(settings)
+        except (OSError, ValueError):
+            errors.append("LLM_PROXY_TLS_CERT: the files have just been changed once more: reload again")
+        warnings = list(new.warnings)
+        if errors:
+            return Reloaded([], [], warnings, errors)
+        lines = changes(now, settings)
+        put(self.relay, now, settings)
+        self.settings = settings
+        self._given.put(settings)
+        if self._tls is not None and tls is not None:
+            show_from_now_on(self._tls, tls)
+        is_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
+        if stored is not None and (now.keys != settings.keys or stored.is_mode_open is not is_open):
+            stored.set_static(frozenset(settings.keys), is_open)
+        self._count()
+        return Reloaded(lines, late, warnings, [])
+
+    def _count(self) -> None:
+        """Have text counted where nobody reports it, if the settings say so."""
+        if self.settings.counts and self.settings.relay.meters and self.counter is None:
+            loop = asyncio.get_running_loop()
+            self.relay.counter = self.counter = Counter(loop, note=self._note)
 
     def _budget_passed(self, scope: str, rule: Rate | Budget) -> None:
         self._note("warn", f"the budget {rule.name} of {scope} is passed, and only warns", scope=scope, rule=rule.name)
@@ -168,7 +210,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         timeout = self.settings.relay.seconds[Limit.HEAD] or None
         tls: dict[str, Any] = {"ssl": context, "ssl_handshake_timeout": timeout} if context is not None else {}
-        sock = _bind(address)
+        sock = bind(address)
         if address.path is not None:
             self._paths.append(address.path)
             server = await loop.create_unix_server(protocol, sock=sock, backlog=BACKLOG, **tls)
@@ -196,6 +238,8 @@ class Worker:
         """Stop accepting, drain for at most `grace` seconds, close everything."""
         relay = self.relay
         relay.is_draining = True
+        if self._reloading is not None:
+            self._reloading.close()
         for server in self._servers[: len(self.listening)]:
             server.close()
         await relay.drain(grace)
@@ -214,60 +258,9 @@ class Worker:
                 os.unlink(path)
 
 
-def _bind(address: Address) -> socket.socket:
-    if address.path is not None:
-        return _bind_unix(address.path)
-    sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address.host, address.port))
-    except OSError as error:
-        sock.close()
-        raise CannotListen(f"cannot listen on {address}: {_why(error)}") from error
-    return sock
-
-
-def _bind_unix(path: str) -> socket.socket:
-    """Created for its owner only (0600). A socket that nobody listens on any more is removed first, nothing else is."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise CannotListen(f"cannot listen on unix:{path}: there is something that is not a socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)  # of one whose queue is full: nothing else runs yet
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass  # its owner has just removed it
-            except OSError as error:  # not ours to connect to, or too busy to answer: somebody's all the same
-                raise CannotListen(
-                    f"cannot listen on unix:{path}: there is a socket already ({_why(error)})"
-                ) from error
-            else:
-                raise CannotListen(f"cannot listen on unix:{path}: another process listens there")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    before = os.umask(0o177)
-    try:
-        sock.bind(path)
-    except OSError as error:
-        sock.close()
-        raise CannotListen(f"cannot listen on unix:{path}: {_why(error)}") from error
-    finally:
-        os.umask(before)
-    return sock
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def run(settings: Settings) -> int:
-    """Serve until told to stop. Returns the exit code: 0 stopped as asked, 1 could not start or lost receipts."""
+def run(settings: Settings, environ: Mapping[str, str]) -> int:
+    """Serve until told to stop. `environ`: what `settings` were read from. Returns the exit code: 0 stopped as asked,
+    1 could not start or lost receipts."""
     import uvloop
 
     raise_descriptor_limit()
@@ -283,7 +276,7 @@ def run(settings: Settings) -> int:
             counters = Counters(beside(settings.ledger.path), log.note, time.time_ns())
             ledger.start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_serve(settings, run, log, ledger, counters))
+            code = runner.run(_serve(settings, environ, run, log, ledger, counters))
     except LedgerUnusable as error:
         log.note("error", f"LLM_PROXY_DB: {error}")
     finally:
@@ -295,14 +288,21 @@ def run(settings: Settings) -> int:
     return code
 
 
-async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | None, counters: Counters | None) -> int:
+async def _serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    run: str,
+    log: AccessLog,
+    ledger: Ledger | None,
+    counters: Counters | None,
+) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _report(log, context))
     sinks: tuple[Sink, ...] = () if settings.log == "off" else (log.observe,)
     if ledger is not None:
         sinks = (*sinks, ledger.observe)
     sampler = Sampler(sinks, log.note)
-    worker = Worker(settings, (sampler.observe,) if sinks else (), log.note, run, counters)
+    worker = Worker(settings, (sampler.observe,) if sinks else (), log.note, run, counters, environ)
     stopping = asyncio.Event()
     interrupts = 0
 
@@ -325,14 +325,14 @@ async def _serve(settings: Settings, run: str, log: AccessLog, ledger: Ledger | 
     except CannotListen as error:
         log.note("error", str(error))
         return 1
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(name, stop)
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGHUP, worker.reload)
     loop.add_signal_handler(signal.SIGINT, interrupt)
     worker.relay.deadlines.add(sampler)
     _announce(worker, log)
     try:
         await stopping.wait()
-        grace = settings.relay.seconds[Limit.SHUTDOWN]
+        grace = worker.settings.relay.seconds[Limit.SHUTDOWN]
         busy = sum(client.exchange is not None for client in worker.relay.clients) + len(worker.relay.drains)
         log.note("info", "shutting down", in_flight=busy, seconds=grace)
         await worker.stop(grace)

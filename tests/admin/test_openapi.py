@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from proxy.admin.keys import KeyPages
 from proxy.admin.limits import LimitPages
 from proxy.admin.openapi import document, openapi_route
+from proxy.admin.reload import Reloaded, ReloadPage
 from proxy.admin.routes import Route, probes
 from proxy.admin.spending import SpendingPages
 from proxy.ledger.keys import KeyStore
@@ -35,12 +37,18 @@ def api(tmp_path: Path) -> Api:
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
+    def reload() -> Future[Reloaded]:
+        future: Future[Reloaded] = Future()
+        future.set_result(Reloaded([], [], [], []))
+        return future
+
     routes: list[Route] = [
         *probes(list),
         openapi_route(lambda: routes),
         *KeyPages(path, {}, lambda: "keys", nothing, nothing).routes(),
         *LimitPages(limiter(all="rpm=5"), nothing).routes(),
         *SpendingPages(path, nothing, nothing).routes(),
+        *ReloadPage(reload).routes(),
     ]
     return Api(routes)
 

@@ -15,6 +15,10 @@ CLIENTS = ("openai", "anthropic", "google", "ollama")
 REASONS: dict[tuple[str, str], str] = {
     ("tests/bench/test_load.py", "the module"): "the bench reads its figures from /proc: Linux only",
     ("tests/bench/test_machine.py", "the module"): "the bench reads its figures from /proc: Linux only",
+    (
+        "tests/whole/test_reload.py",
+        "test_without_its_environment_it_knows_what_it_was_started_with",
+    ): "what others see of a process is read from /proc: Linux only",
     ("tests/whole/test_clearing.py", "the module"): "what others see of a process is read from /proc: Linux only",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from proxy.catalog.secret import Secret
 from proxy.policy.admission import Admission
 from proxy.policy.counters import MemoryStore
 from proxy.policy.limits import Limiter
-from proxy.server.admin import admin_table, static_rows, token_check
+from proxy.server.admin import Given, admin_table, static_rows, token_check
 from proxy.server.settings import read_settings
 
 TOKEN = "admin-token-of-the-tests-0001"
@@ -21,7 +22,11 @@ def table(**environ: str) -> RouteTable:
     settings = read_settings({"LLM_PROXY_DB": "off", **environ})
     limiter = Limiter(MemoryStore(), settings.calendar.end)
     admission = Admission(settings.ring(), limiter, browser_guard=True, hosts=frozenset(), streams_per_key=0)
-    return admin_table(settings, admission, list, lambda: None, lambda: None, lambda *_, **__: None)
+
+    def nothing(*_: Any, **__: Any) -> Any:
+        pass
+
+    return admin_table(Given(settings), admission, list, nothing, nothing, nothing, nothing)
 
 
 def test_every_route_but_the_probes_needs_the_token() -> None:
@@ -52,6 +57,7 @@ def test_the_routes_that_are_promised() -> None:
         "GET /exchanges",
         "GET /lost",
         "POST /lost/{id}/settle",
+        "POST /reload",
     ]
 
 
@@ -69,3 +75,15 @@ def test_keys_of_the_environment_are_shown_without_their_values(tmp_path: Path) 
     environ = {"LLM_PROXY_KEYS": "ci=0123456789abcdef", "LLM_PROXY_LIMITS": "key ci: rpm=60 20usd/month"}
     [row] = static_rows(read_settings({"LLM_PROXY_DB": "off", **environ})).values()
     assert (row.name, row.limits, row.digest, row.prefix) == ("ci", "rpm=60 20usd/month", None, None)
+
+
+def test_what_the_pages_have_of_the_settings_is_what_is_in_force() -> None:
+    """In place: the pages keep what they were given."""
+    keys = {"LLM_PROXY_DB": "off", "LLM_PROXY_KEYS": "ci=0123456789abcdef,old=fedcba9876543210"}
+    given = Given(read_settings(keys))
+    static = given.static
+    assert sorted(static) == ["ci", "old"] and given.is_token(b"")
+    keys |= {"LLM_PROXY_KEYS": "ci=0123456789abcdef,new=fedcba9876543210", "LLM_PROXY_LIMITS": "key ci: rpm=60"}
+    given.put(read_settings({**keys, "LLM_PROXY_ADMIN_TOKEN": TOKEN}))
+    assert given.static is static and sorted(static) == ["ci", "new"] and static["ci"].limits == "rpm=60"
+    assert given.is_token(TOKEN.encode()) and not given.is_token(b"")

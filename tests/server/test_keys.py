@@ -13,7 +13,7 @@ from proxy.ledger.counters import Counters, beside, bump
 from proxy.ledger.keys import KeyRow, KeyStore, digest_of
 from proxy.ledger.schema import LedgerUnusable
 from proxy.policy.admission import Admission
-from proxy.policy.keys import AuthMode, Disconnect, KeyRing
+from proxy.policy.keys import AuthMode, Disconnect, Key, KeyRing
 from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
 from proxy.policy.rules import Rules, parse_rules
 from proxy.server import keys as module
@@ -227,6 +227,29 @@ def test_whoever_changed_keys_in_this_process_has_them_seen(place: Place) -> Non
     assert place.who() == "ci", "nobody said so"
 
 
+def test_a_key_gives_way_to_a_static_one_of_its_name_or_value_and_comes_back(place: Place) -> None:
+    place.create("ci", limits="rpm=7")
+    place.create("gone", "lp-gone-0123456789")
+    stored = place.serve()
+    ring = place.admission.ring
+    ring.put(Key("ci"), {digest(OTHER): FOREVER})
+    stored.set_static(frozenset({"static", "ci"}), False)
+    assert (place.who(), place.who(OTHER)) == (None, "ci")
+    ring.remove("ci")
+    ring.put(Key("same"), {digest(VALUE): FOREVER})
+    stored.set_static(frozenset({"static", "same"}), False)
+    assert (place.who(), place.who(OTHER)) == ("same", None)
+    place.store.remove("gone")  # seen by nobody yet
+    ring.remove("same")
+    stored.set_static(frozenset({"static"}), False)
+    assert (place.who(), place.who(STATIC), place.who("lp-gone-0123456789")) == ("ci", "static", None)
+    assert place.admission.limiter.rules("key ci") == parse_rules("rpm=7")
+
+
+def digest(value: str) -> bytes:
+    return bytes.fromhex(digest_of(value))
+
+
 # -- on and off -------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +269,15 @@ def test_the_first_key_turns_keys_on_and_nothing_turns_them_off(place: Place) ->
     stored.close()
     place.serve(mode=AuthMode.OFF, is_open=True)
     assert place.admission.ring.mode is AuthMode.KEYS, "also after a restart"
+
+
+def test_static_keys_turn_keys_on_as_well_whatever_the_ledger_says_later(place: Place) -> None:
+    stored = place.serve(mode=AuthMode.OFF, is_open=True)
+    place.admission.ring.set_mode(AuthMode.KEYS)
+    stored.set_static(frozenset({"static"}), False)
+    bump(beside(place.path))
+    stored.look()
+    assert place.admission.ring.mode is AuthMode.KEYS
 
 
 def test_who_said_off_means_it(place: Place) -> None:

@@ -67,6 +67,80 @@ def test_where_a_model_goes_for_each_kind_of_client() -> None:
     assert set(routes_of("b\u00fccher", settings())) == {"openai", "anthropic", "ollama"}
 
 
+MODELS = """
+fast (retries=3 first_event=10 hedge cost=0.05usd) = openai/gpt-4o*3, vllm/llama (window=8k) | claude/claude-haiku-4-5
+own = vllm/llama
+"""
+
+
+def with_aliases() -> Settings:
+    return settings(
+        LLM_PROXY_MODELS=MODELS, LLM_PROXY_PROVIDER_CLAUDE="anthropic+http://10.0.0.6", LLM_PROXY_RETRY_SHARE="0.1"
+    )
+
+
+def test_aliases_with_all_that_is_said_of_them() -> None:
+    document = as_document(with_aliases())
+    fast, own = document["aliases"]
+    assert (fast["name"], own["name"]) == ("fast", "own")
+    assert fast["targets"] == "openai/gpt-4o*3, vllm/llama (window=8k) | claude/claude-haiku-4-5"
+    assert fast["options"] == "retries=3 first_event=10 hedge cost=0.05usd"
+    assert fast["groups"] == [
+        [
+            {"provider": "openai", "model": "gpt-4o", "weight": 3, "window": 128_000},
+            {"provider": "vllm", "model": "llama", "weight": 1, "window": 8_000},
+        ],
+        [{"provider": "claude", "model": "claude-haiku-4-5", "weight": 1, "window": 200_000}],
+    ]
+    assert (fast["retries"], fast["seconds"], fast["hedge"], fast["resume"]) == (3, {"first_event": 10.0}, True, False)
+    assert (fast["cost_micros"], own["cost_micros"], own["retries"]) == (50_000, None, None)
+    assert fast["formats"] == {
+        "openai": ["openai/gpt-4o*3", "vllm/llama (window=8k)"],
+        "anthropic": ["claude/claude-haiku-4-5"],
+        "ollama": [],
+        "gemini": [],
+    }
+    assert (document["retries"], document["retry_share"]) == (2, 0.1)
+    assert orjson.loads(orjson.dumps(document))["aliases"] == document["aliases"]
+
+
+def test_aliases_in_words() -> None:
+    lines = as_text(as_document(with_aliases())).splitlines()
+    at = lines.index("aliases")
+    assert [line.strip() for line in lines[at + 1 : at + 9]] == [
+        "fast        openai/gpt-4o*3, vllm/llama (window=8k) | claude/claude-haiku-4-5",
+        "retries=3 first_event=10 hedge cost=0.05usd",
+        "for clients of openai, anthropic",
+        "no target speaks ollama, gemini",
+        "own         vllm/llama",
+        "for clients of openai",
+        "no target speaks anthropic, ollama, gemini",
+        "retries    2 after the first attempt, for at most 10 % of requests",
+    ]
+    assert "aliases" not in as_text(as_document(settings())).splitlines()
+
+
+def test_where_an_alias_goes_for_each_kind_of_client() -> None:
+    ways = routes_of("fast", with_aliases())
+    assert ways["openai"] == "openai/gpt-4o*3, vllm/llama (window=8k)"
+    assert ways["anthropic"] == "claude/claude-haiku-4-5"
+    assert ways["ollama"] == ways["gemini"] == "no target of fast speaks this, they speak openai, anthropic"
+    (groups,) = {routes_of("g", settings(LLM_PROXY_MODELS="g = openai/a | vllm/b, vllm/c"))["openai"]}
+    assert groups == "openai/a | vllm/b, vllm/c"
+    assert routes_of("fast", settings())["openai"].startswith("openai: https://")  # no alias there
+
+
+def test_an_alias_goes_before_the_owner_of_its_name() -> None:
+    ways = routes_of("gpt-4o", settings(LLM_PROXY_MODELS="gpt-4o = vllm/llama"))
+    assert ways["openai"] == "vllm/llama"
+
+
+def test_every_credential_is_shown_as_its_fingerprint() -> None:
+    further = {"LLM_PROXY_PROVIDER_OPENAI_API_KEYS": "sk-upstream-secret-2,sk-upstream-secret-3"}
+    credential = as_document(settings(**further))["providers"][0]["credential"]
+    assert re.fullmatch("bearer #[0-9a-f]{8}, #[0-9a-f]{8}, #[0-9a-f]{8}", credential)
+
+
 def test_an_empty_configuration_is_described_too() -> None:
     text = as_text(as_document(read_settings({"LLM_PROXY_LISTEN": "unix:/run/x,[::1]:1"}), ("gpt-4o",)))
     assert "unix:/run/x, http://[::1]:1" in text

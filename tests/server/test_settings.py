@@ -24,7 +24,13 @@ from proxy.server.values import parse_size
 KEY = "sk-proxy-0123456789abcdef"
 PRICES = """{"version": "acme-1",
  "prices": [{"provider": "vllm", "model": "llama-3*", "input": 0.20, "output": "0.60"}]}"""
-FILES = {"prices": PRICES, "key": KEY + "\n", "keys": f"alice={KEY}\nbob={KEY}2\n", "empty": "\n"}
+FILES = {
+    "prices": PRICES,
+    "key": KEY + "\n",
+    "keys": f"alice={KEY}\nbob={KEY}2\n",
+    "empty": "\n",
+    "two": "one\r\ntwo\n",
+}
 
 
 def read_file(path: str) -> str:
@@ -110,6 +116,41 @@ def test_a_limit_that_would_stop_everything_is_an_error(variable: str) -> None:
 
 def test_counts_have_no_letters() -> None:
     assert error(LLM_PROXY_MAX_FIELDS="1k").startswith("LLM_PROXY_MAX_FIELDS")
+
+
+def test_retries() -> None:
+    found = settings(LLM_PROXY_RETRIES="0", LLM_PROXY_RETRY_SHARE=".05").relay
+    assert (found.retries, found.retry_share) == (0, 0.05)
+    found = settings(LLM_PROXY_RETRIES="10", LLM_PROXY_RETRY_SHARE="1").relay
+    assert (found.retries, found.retry_share) == (10, 1.0)
+
+
+@pytest.mark.parametrize("text", ["x", "11", "-1", "1.5", "1k", "\u0661"])
+def test_what_is_no_number_of_retries_is_an_error(text: str) -> None:
+    assert error(LLM_PROXY_RETRIES=text).startswith("LLM_PROXY_RETRIES: must be a whole number from 0 to 10")
+
+
+@pytest.mark.parametrize("text", ["x", "1.1", "2", "-0.1", "20%", ".", "1e-1", "nan", "\u0661"])
+def test_what_is_no_share_is_an_error(text: str) -> None:
+    assert error(LLM_PROXY_RETRY_SHARE=text).startswith("LLM_PROXY_RETRY_SHARE: must be a fraction from 0 to 1")
+
+
+def test_aliases() -> None:
+    FILES["models"] = "LLM_PROXY_MODELS='fast (retries=1) = openai/gpt-4o; big = openai/gpt-4.1;'\n"
+    found = settings(LLM_PROXY_ENV_FILE="models")
+    assert {name: alias.retries for name, alias in found.snapshot.aliases.items()} == {"fast": 1, "big": None}
+    assert found.snapshot.prices is not None and found.warnings == ()
+
+
+def test_what_is_wrong_with_an_alias_is_shown() -> None:
+    assert error(LLM_PROXY_MODELS="fast = opnai/gpt-4o") == (
+        "LLM_PROXY_MODELS: alias 1, at character 8: there is no provider of this name (openai)"
+    )
+
+
+def test_limits_may_be_those_of_an_alias() -> None:
+    found = settings(LLM_PROXY_MODELS="team:fast = openai/gpt-4o", LLM_PROXY_LIMITS="model team:fast: rpm=1")
+    assert list(found.rules) == ["model team:fast"]
 
 
 def test_addresses() -> None:
@@ -348,12 +389,6 @@ def test_names_near_to_nothing_and_names_of_others() -> None:
     assert settings(PATH="/bin", HOME="/", OPENAI_ORG_ID="x", AWS_API_TOKEN="x", LLM_PROXIES="1").warnings == ()
 
 
-@pytest.mark.parametrize("name", ["LLM_PROXY_MODELS", "LLM_PROXY_RETRIES"])
-def test_names_of_later_versions_are_said_to_be_ignored(name: str) -> None:
-    (warning,) = settings(**{name: "hidden"}).warnings
-    assert warning.startswith(f"{name}: not built yet")
-
-
 def test_every_variable_of_the_table_is_known() -> None:
     for setting in SETTINGS:
         try:
@@ -381,6 +416,12 @@ def test_a_further_providers_secret_too() -> None:
     credential = found.snapshot.providers["x"].credential
     assert credential is not None
     assert credential.reveal() == KEY
+
+
+def test_several_secrets_of_one_provider_too() -> None:
+    found = settings(LLM_PROXY_PROVIDER_OPENAI_API_KEYS_FILE="two")
+    assert [secret.reveal() for secret in found.snapshot.providers["openai"].credentials] == ["x", "one", "two"]
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize("path", ["empty", "nowhere"])

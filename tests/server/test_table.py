@@ -7,7 +7,8 @@ from dataclasses import fields
 import pytest
 
 from proxy.outcome import Limit
-from proxy.server.table import NOT_YET, NUMBERS, SETTINGS, TIMEOUTS, defaults_of, size_text
+from proxy.relay.options import RelayOptions
+from proxy.server.table import NUMBERS, SETTINGS, TIMEOUTS, defaults_of, size_text
 from proxy.server.values import parse_size
 
 
@@ -22,7 +23,6 @@ def test_each_name_stands_once_and_says_what_it_is() -> None:
     assert len(names) == len(set(names))
     assert all(name.startswith("LLM_PROXY_") for name in names)
     assert all(setting.what and setting.unit in ("", "seconds", "days", "bytes", "file") for setting in SETTINGS)
-    assert not set(names) & NOT_YET
     assert {*TIMEOUTS, *NUMBERS} <= set(names)
 
 
@@ -35,6 +35,12 @@ def test_defaults_are_written_as_they_would_be_set() -> None:
         else:
             assert float(rows[name].default) == value
         assert value >= number.least
+
+
+def test_what_stands_in_no_part_has_its_default_too() -> None:
+    rows = {setting.name: setting.default for setting in SETTINGS}
+    assert int(rows["LLM_PROXY_RETRIES"]) == RelayOptions().retries
+    assert float(rows["LLM_PROXY_RETRY_SHARE"]) == RelayOptions().retry_share
 
 
 @pytest.mark.parametrize(
