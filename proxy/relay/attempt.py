@@ -52,19 +52,19 @@ class Attempt:
     standing of its target. `hides_usage`: the stream was asked to report usage by us and not by the client."""
 
     __slots__ = (
-        "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "metering", "phase",
-        "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "why", "_asked_at",
-        "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_lines", "_pieces", "_queued_at", "_relay",
-        "_request_id", "_verdict",
+        "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "lines", "metering", "phase",
+        "pieces", "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "why",
+        "_asked_at", "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_queued_at", "_relay", "_request_id",
+        "_verdict",
     )  # fmt: skip
 
-    def __init__(
-        self, exchange: Exchange, relay: Relay, target: Target, lines: bytes, pieces: list[bytes], why: str
-    ) -> None:
+    def __init__(self, exchange: Exchange, relay: Relay, target: Target, stake: Stake, why: str) -> None:
         self.target = target
         self.provider = target.provider
         self.why = why
-        self.stake: Stake | None = None
+        self.stake = stake
+        self.lines = b""  # the head as it goes upstream
+        self.pieces: list[bytes] = []  # of a body that is held
         self.hides_usage = False
         self.upstream: UpstreamConnection | None = None
         self.answer: Answer | None = None
@@ -84,8 +84,6 @@ class Attempt:
         self._began = 0.0
         self.exchange = exchange
         self._has_retried = False
-        self._lines = lines  # the head as it goes upstream
-        self._pieces = pieces  # of a body that is held
         self._queued_at = 0.0
         self._asked_at = 0.0  # for a link, behind the queue
         self._relay = relay
@@ -150,10 +148,10 @@ class Attempt:
         if not reused:
             self._connect_ms = milliseconds(now - self._asked_at)
         if body.is_held:
-            upstream.send(self._lines, self._pieces)
+            upstream.send(self.lines, self.pieces)
             self._sent(upstream, now)
             return
-        body.send_kept(upstream, self._lines, head.framing)
+        body.send_kept(upstream, self.lines, head.framing)
         if exchange.has_body:
             self.body_ended()
         elif upstream.is_full:
@@ -261,7 +259,7 @@ class Attempt:
         exchange, relay = self.exchange, self._relay
         request, passage = exchange.head, exchange.passage
         assert request is not None and passage is not None
-        self._pieces = []  # what follows is another attempt's
+        self.pieces = []  # what follows is another attempt's
         if head.status < 300:
             self.begin_metering()
         self._first_byte_ms = milliseconds(now - exchange.began)
@@ -305,7 +303,7 @@ class Attempt:
     def _first_event(self, now: float) -> None:
         self.first_event_ms = milliseconds(now - self.exchange.began)
         self.enter_at(_STREAM, self.exchange.seconds.stream, now)
-        if self.stake is not None and self.answer is not None:
+        if self.answer is not None:
             watch = self.answer.watch
             if watch is None or not watch.has_error:
                 self.stake.first_event(now - self._began, now)
@@ -373,7 +371,7 @@ class Attempt:
             or (self.sent_at and self._relay.clock() - self.sent_at >= STALE_SECONDS)
         ):
             return False
-        self._note(failure, 0)
+        exchange.receipt.attempts.append(self._tried(failure, 0))  # its stake goes with the fresh link
         self._has_retried = True
         self.why = "stale"
         self.upstream = None
@@ -416,21 +414,21 @@ class Attempt:
 
     def _note(self, failure: Failure | None, status: int) -> None:
         """Put it on the receipt, and find out what it used."""
-        exchange = self.exchange
-        answer = self.answer
-        if answer is None and failure is not None and failure.kind in _MAY_COST and self.sent_at:
+        if self.answer is None and failure is not None and failure.kind in _MAY_COST and self.sent_at:
             self.begin_metering()
         self.describe()
+        self.stake.ended(self._relay.clock(), status, failure, self._verdict)
+        self.exchange.booking.note(self._tried(failure, status), self)
+
+    def _tried(self, failure: Failure | None, status: int) -> Tried:
+        exchange = self.exchange
         began = exchange.began
         started, ended = milliseconds(self._began - began), milliseconds(self._relay.clock() - began)
         model = self.target.model or exchange.receipt.model_requested
-        tried = Tried(
+        return Tried(
             self.provider.name, model, started, ended, self.reused, status, failure, self.why, self.first_event_ms,
             bytes_out=self._passed,
         )  # fmt: skip
-        if self.stake is not None:
-            self.stake.ended(self._relay.clock(), status, failure, self._verdict)
-        exchange.booking.note(tried, self)
 
     @property
     def _passed(self) -> int:

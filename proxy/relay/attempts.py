@@ -45,8 +45,8 @@ class Attempts:
     """`current` is the attempt that runs, or answers; `rival` runs beside it until one of them answers."""
 
     __slots__ = (
-        "current", "cut", "rival", "_again", "_exchange", "_hedges", "_left", "_made", "_plan", "_relay", "_timer",
-        "_tried",
+        "current", "cut", "rival", "_again", "_exchange", "_hedges", "_is_single", "_left", "_made", "_plan", "_relay",
+        "_timer", "_tried",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, plan: Plan) -> None:
@@ -57,6 +57,7 @@ class Attempts:
         self.cut: Failure | None = None  # what broke the answer that the client has
         self._again: list[tuple[float, Target]] = []  # targets that may be asked again, and when
         self._exchange = exchange
+        self._is_single: bool | None = None  # one choice is asked for; None: nobody has looked yet
         self._left = 0 if exchange.call is None else retries
         self._made = 0
         self._plan = plan
@@ -104,8 +105,7 @@ class Attempts:
         return found
 
     def _next(self, attempt: Attempt, failure: Failure, verdict: Verdict, now: float) -> Next | None:
-        stake = attempt.stake
-        if attempt.is_about_credential and stake is not None and stake.has_other_credential:
+        if attempt.is_about_credential and attempt.stake.has_other_credential:
             return Next(attempt.target, 0.0, "retry")  # with that
         if verdict.again and not (failure.kind is Kind.TIMEOUT and len(self._plan.targets) > 1):
             pause = backoff(self._made, random.random()) if verdict.wait is None else verdict.wait
@@ -149,7 +149,8 @@ class Attempts:
                 self._exchange.refuse(found)
                 return
             target = other
-        self.current = attempt = self._exchange.make_attempt(target, found, why)
+        self.current = attempt = Attempt(self._exchange, self._relay, target, found, why)
+        self._exchange.prepare(attempt)
         if self.cut is not None:
             attempt.before, attempt.held = self._exchange.answer, Silence(self.cut)
         attempt.begin()
@@ -190,7 +191,9 @@ class Attempts:
         alias, exchange = self._plan.alias, self._exchange
         if alias is None or not alias.resumes or exchange.call is None or not exchange.call.stream:
             return False
-        return self._left > 0 and exchange.body.can_be_sent_again and look(exchange.body.whole()).choices == 1
+        if self._is_single is None:
+            self._is_single = look(exchange.body.whole()).choices == 1
+        return self._is_single and self._left > 0 and exchange.body.can_be_sent_again
 
     def resume(self, attempt: Attempt, failure: Failure) -> bool:
         """`attempt`, or the answer that the client has from it, has broken off. True: another one carries that on."""
@@ -230,8 +233,9 @@ class Attempts:
             return
         self._tried.append(target)
         try:
-            self.rival = self._exchange.make_attempt(target, stake, "hedge")
-            self.rival.begin()
+            self.rival = rival = Attempt(self._exchange, self._relay, target, stake, "hedge")
+            self._exchange.prepare(rival)
+            rival.begin()
         except Exception as error:
             self._exchange.crashed(error)
 

@@ -90,10 +90,10 @@ class Booking:
             self._record(exchange)
 
     def _settle(self, attempt: Attempt, usage: Usage | None, cost: int | None, is_known: bool) -> None:
-        stake, taking = attempt.stake, attempt.exchange.taking
-        if stake is None or taking is None:
+        taking = attempt.exchange.taking
+        if taking is None:
             return
-        for hold in stake.holds():
+        for hold in attempt.stake.holds():
             taking.settle(hold, usage, cost, is_known)
 
     def close(self, exchange: Exchange) -> None:

@@ -217,25 +217,25 @@ class Exchange:
         is_alias = self.receipt.alias is not None
         return take_stake(self.taking, self._relay, self.passage.grant.passthrough, target, is_alias)
 
-    def make_attempt(self, target: Target, stake: Stake, why: str) -> Attempt:
+    def prepare(self, attempt: Attempt) -> None:
+        """What `attempt` sends to its target."""
         relay, head, passage, call = self._relay, self.head, self.passage, self.call
         assert head is not None and passage is not None
-        provider = target.provider
+        target, body = attempt.target, self.body
         # In a compressed stream the report could not be taken out again.
         is_readable = relay.options.identity or head.get(b"accept-encoding") is None
         is_metered = relay.options.meters and is_readable
-        asks = call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(provider)
+        asks = call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(target.provider)
         model = target.model if self.dialect.name != "gemini" else None  # there it stands in the path
-        pieces = self.body.version(model, asks, not self.can_be_replaced) if self.body.is_held else []
-        size = sum(map(len, pieces)) if self.body.is_held else None
+        size = None
+        if body.is_held:
+            attempt.pieces = body.version(model, asks, not self.can_be_replaced)
+            size = sum(map(len, attempt.pieces))
         identity = call is not None and call.stream and relay.options.identity
-        lines = passage.upstream_head(head, target, relay.name, size, identity, stake.secret)
-        attempt = Attempt(self, relay, target, lines, pieces, why)
+        attempt.lines = passage.upstream_head(head, target, relay.name, size, identity, attempt.stake.secret)
         attempt.hides_usage = asks
-        attempt.stake = stake
-        if self.taking is not None and stake.common is not None:
-            attempt.stop_at = self.taking.stop_at(stake.common)
-        return attempt
+        if self.taking is not None and attempt.stake.common is not None:
+            attempt.stop_at = self.taking.stop_at(attempt.stake.common)
 
     @property
     def can_be_replaced(self) -> bool:
@@ -296,7 +296,7 @@ class Exchange:
 
     def look_again(self, attempt: Attempt, answer: Answer) -> None:
         """The answer is longer than what was reserved for it."""
-        if self.taking is not None and attempt.stake is not None and attempt.stake.common is not None:
+        if self.taking is not None and attempt.stake.common is not None:
             self.taking.look_again(attempt, answer, attempt.stake.common)
 
     def refuse(self, refusal: Refusal | Failure) -> None:

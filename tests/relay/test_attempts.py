@@ -562,3 +562,18 @@ def test_a_clients_own_credential_goes_to_one_provider_only() -> None:
         stage.upstream().says(s.unary())
         assert client.heard() == s.passed_on()
         assert [each.provider for each in stage.receipt().attempts] == ["a", "a"]
+
+
+def test_a_fresh_link_in_place_of_a_stale_one_has_the_same_stake() -> None:
+    with stage_of(rules={"all": "1Mtokens/total rpm=100"}) as stage:
+        asks(stage)
+        stage.upstream().says(s.unary(USED))
+        client = asks(stage)
+        stage.upstream().resets()
+        assert len(stage.admission.limiter.open) == 1, "it still holds what it may cost"
+        stage.upstream().says(s.unary(USED))
+        assert client.heard() == s.passed_on(USED)
+        assert [each.why for each in stage.receipts[-1].attempts] == ["first", "stale"]
+        rules = stage.admission.limiter.rules("all")
+        assert stage.admission.limiter.spent("all", rules.budgets[0], s.EPOCH)[0] == 30
+        assert stage.relay.health.of(("a", "one")).in_flight == 0
