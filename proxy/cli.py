@@ -194,8 +194,10 @@ def _check(arguments: argparse.Namespace) -> int:
             _print_json({"errors": settings})
         _complain(settings, "error")
         return 2
-    from proxy.server import report
+    from proxy.server import models, report
 
+    settings, warnings = models.with_stored(settings)
+    _complain(warnings, "warning")
     document = report.as_document(settings, tuple(arguments.model))
     if arguments.json:
         _print_json({"errors": [], **document})

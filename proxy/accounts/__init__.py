@@ -1,4 +1,4 @@
-"""What was spent, and who may spend, for people: the commands `usage`, `tail`, `prices`, `ledger` and `keys`.
+"""What was spent, who may spend, and where: the commands `usage`, `tail`, `prices`, `ledger`, `keys` and `models`.
 
   arguments  which commands there are, and what can be said to them
   desk       Desk: what a command has of the world; which exchanges were asked for, and in which ledger they are
@@ -11,7 +11,8 @@
   upkeep     check, export, prune
   keys       create, list, show, change, disable, enable, rotate, remove; groups; what kills left reserved
              key_arguments: what can be said to it; key_fields: what that means; key_views: keys in words
-  announce   tells a running server that keys have changed
+  models     aliases that are stored: list, set, remove
+  announce   tells a running server that keys or aliases have changed
 
 Only cli imports it. Nothing here reads a clock or the environment: cli brings them.
 """

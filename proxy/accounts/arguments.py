@@ -1,4 +1,4 @@
-"""Which commands there are about what was spent and who may spend, and what can be said to them.
+"""Which commands there are about what was spent, who may spend and where, and what can be said to them.
 
 Lives here: `add_commands`. May not live here: what the commands do; each is imported when it runs. What can be said to
 `keys` is in key_arguments.
@@ -78,6 +78,15 @@ def add_commands(add: Callable[..., Any], desk: Desk) -> None:
         "  llm-proxy keys rotate ci --keep 7d",
     )
     say_keys(keys.add_subparsers(metavar="what", required=True), _add_place)
+    models = command(
+        "models",
+        lambda desk, arguments: int(arguments.part(desk, arguments)),
+        "store aliases, which go before those of LLM_PROXY_MODELS",
+        "An alias is a name for clients and the targets that may answer to it. A running server sees a change at its\n"
+        "next request. `set` needs the environment of `serve`, whose providers it names.\n"
+        "  llm-proxy models set fast 'openai/gpt-4o-mini*3, groq/llama-3.3-70b | anthropic/claude-haiku-4-5'",
+    )
+    _say_models(models.add_subparsers(metavar="what", required=True))
 
 
 def _say_usage(usage: Any) -> None:
@@ -155,6 +164,23 @@ def _say_ledger(parts: Any) -> None:
     _add_place(prune)
 
 
+def _say_models(parts: Any) -> None:
+    def part(name: str, run: Command, what: str) -> Any:
+        added = parts.add_parser(name, help=what, description=what, formatter_class=_RAW)
+        added.set_defaults(part=run)
+        added.add_argument("--json", action="store_true", help="print one JSON document")
+        _add_place(added)
+        return added
+
+    part("list", _list_models, "list the aliases that are stored; `llm-proxy check` shows all that hold")
+    put = part("set", _set_model, "store an alias, or another one of that name")
+    put.add_argument("name", metavar="NAME", help="as clients write it: letters, digits and . _ - / : @")
+    put.add_argument("targets", metavar="TARGETS", help="e.g. 'openai/gpt-4o*3, azure/gpt-4o | vllm/m (window=32k)'")
+    put.add_argument("--options", metavar="WORDS", default="", help="e.g. 'retries=3 first_event=30 hedge'")
+    gone = part("remove", _remove_model, "take a stored alias away; one of LLM_PROXY_MODELS comes back")
+    gone.add_argument("name", metavar="NAME")
+
+
 def _add_choice(parser: Any) -> None:
     parser.add_argument("--key", metavar="NAME", help="only requests with this key")
     parser.add_argument("--model", metavar="NAME", help="only this model, as it was asked for, served, or an alias")
@@ -230,3 +256,21 @@ def _prune(desk: Desk, arguments: argparse.Namespace) -> int:
     from proxy.accounts import upkeep
 
     return upkeep.prune(desk, arguments)
+
+
+def _list_models(desk: Desk, arguments: argparse.Namespace) -> int:
+    from proxy.accounts import models
+
+    return models.list_all(desk, arguments)
+
+
+def _set_model(desk: Desk, arguments: argparse.Namespace) -> int:
+    from proxy.accounts import models
+
+    return models.put(desk, arguments)
+
+
+def _remove_model(desk: Desk, arguments: argparse.Namespace) -> int:
+    from proxy.accounts import models
+
+    return models.remove(desk, arguments)

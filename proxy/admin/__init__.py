@@ -7,6 +7,7 @@
   documents   keys, groups and sums as plain values, here and behind `--json` of the commands
   keys        /keys and /groups: as `llm-proxy keys`
   limits      /limits: what is limited, and what is used of it now
+  models      /models and /targets: aliases, as `llm-proxy models`, and how their targets stand
   spending    /usage, /exchanges and /lost: questions to the ledger
   reload      /reload: the configuration read again, as by SIGHUP
   openapi     /openapi.json: the document of a table of routes, made of the table

@@ -224,7 +224,7 @@ class KeyPages:
 
     def _refuse_static(self, name: str, why: str = "") -> None:
         if name in self._static:
-            why = why or f"{name} is a key of LLM_PROXY_KEYS: change it there, and restart llm-proxy."
+            why = why or f"{name} is a key of LLM_PROXY_KEYS: change it there, and reload llm-proxy."
             raise Refused(Kind.CONFLICT, why)
 
     def _tell(self, what: str, row: KeyRow | None = None) -> None:

@@ -31,6 +31,7 @@ class Cause(Enum):
     MODEL = "model"  # there is no such model there
     CREDENTIAL = "credential"  # ours is refused, altogether or for this
     OVERLOADED = "overloaded"
+    TOO_LARGE = "too_large"  # one request is more than a window of the limit ever has: others may pass
     RATE = "rate"  # too many requests or tokens in a window
     INVALID = "invalid"  # the request, and it would be anywhere
     OTHER = "other"
@@ -254,6 +255,8 @@ def _is_told(cause: Cause, said: _Said) -> bool:
             return status in (401, 403) or (status < 500 and bool(_KEY.search(text)))
         case Cause.OVERLOADED:
             return status in (498, 503, 529) or bool(_OVERLOADED.search(text))
+        case Cause.TOO_LARGE:
+            return status == 429 and "request too large" in text
         case Cause.RATE:
             return status == 429 or bool(_RATE.search(text))
         case Cause.INVALID:

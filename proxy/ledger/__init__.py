@@ -14,6 +14,7 @@
   reader       LedgerReader: questions, through connections that cannot write, with a time limit
   spent        what to ask where sums are by provider or model, and an exchange was at several
   keys         KeyStore: keys given to clients, their groups, what killed processes had reserved
+  models       ModelStore: aliases that were stored
   period       moments in words: today, 7d, 2026-11-01
   audit        is a ledger whole?
 

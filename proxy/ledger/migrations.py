@@ -211,3 +211,18 @@ def attempts_visible(db: Database) -> None:
         comment = f" /* {about} */" if about else ""  # not `--`: see stands_for
         db.execute(f"ALTER TABLE attempts ADD COLUMN {column}{comment}")
     db.execute("PRAGMA user_version = 3")
+
+
+@migrations()
+def models(db: Database) -> None:
+    db.execute(
+        """
+CREATE TABLE models (
+  name TEXT NOT NULL PRIMARY KEY,
+  text TEXT NOT NULL,            -- as in LLM_PROXY_MODELS, before whose aliases it goes: fast (hedge) = openai/gpt-4o
+  changed_at REAL,               -- seconds since 1970 (UTC)
+  removed_at REAL,               -- it is no alias any more, and its name may be given again
+  revision INTEGER NOT NULL      -- of its last change: one count over all aliases
+)"""
+    )
+    db.execute("PRAGMA user_version = 4")

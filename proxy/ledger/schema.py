@@ -22,7 +22,7 @@ from contextlib import contextmanager
 APPLICATION = 0x4C4C4D50
 
 # As many migrations as there are in proxy.ledger.migrations.
-VERSION = 3
+VERSION = 4
 
 # Columns in the order in which rows are written. What they mean stands in the tables themselves: `.schema exchanges`.
 EXCHANGES = tuple(

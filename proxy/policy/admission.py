@@ -68,7 +68,7 @@ _NOBODY = Key("")  # what anybody may where no keys are
 class Admission:
     """Decides on heads. One for each worker; nothing here waits."""
 
-    __slots__ = ("browser_guard", "limiter", "ring", "_hosts", "_streams_per_key", "_streams")
+    __slots__ = ("browser_guard", "hosts", "limiter", "ring", "streams_per_key", "_streams")
 
     def __init__(
         self, ring: KeyRing, limiter: Limiter, *, browser_guard: bool, hosts: frozenset[str], streams_per_key: int
@@ -78,8 +78,8 @@ class Admission:
         self.ring = ring
         self.limiter = limiter
         self.browser_guard = browser_guard
-        self._hosts = hosts
-        self._streams_per_key = streams_per_key
+        self.hosts = hosts
+        self.streams_per_key = streams_per_key
         self._streams: dict[str | None, int] = {}
 
     @property
@@ -92,7 +92,7 @@ class Admission:
         where the system tells."""
         mode = self.ring.mode
         if self.browser_guard:
-            reason = is_browser_page(head, self._hosts)
+            reason = is_browser_page(head, self.hosts)
             if reason is not None:
                 return _refusal(Kind.FORBIDDEN, reason)
         if mode is AuthMode.OFF:
@@ -166,14 +166,18 @@ class Admission:
 
     def take_stream(self, grant: Grant) -> Failure | None:
         """Count one more streamed answer of the grant's key, or say why not (429). Without keys all share one count."""
-        if not self._streams_per_key:
+        if not self.streams_per_key:
             return None
         held = self._streams.get(grant.key, 0)
-        if held >= self._streams_per_key:
+        if held >= self.streams_per_key:
             detail = f"this key has {held} streams open, and no more are allowed: finish one first"
             return _refusal(Kind.TOO_MANY, detail)
         self._streams[grant.key] = held + 1
         return None
+
+    @property
+    def counts_streams(self) -> bool:
+        return bool(self.streams_per_key)
 
     def give_stream(self, grant: Grant) -> None:
         """Undo one `take_stream` that returned None."""

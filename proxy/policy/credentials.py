@@ -33,11 +33,14 @@ class _Out:
     def may(self, now: float) -> bool:
         return now >= self.until and (self.tried_at is None or now >= self.tried_at + _LOST)
 
-    def extend(self, now: float) -> None:
-        if now >= self.until:  # else several that began before were refused as well, which is no news
-            self.span = min(2 * self.span, _LONGEST_OUT)
-            self.until = now + self.span
-            self.tried_at = None
+    def extend(self, now: float) -> bool:
+        """True: it is refused once more. False: several that began before were refused as well, which is no news."""
+        if now < self.until:
+            return False
+        self.span = min(2 * self.span, _LONGEST_OUT)
+        self.until = now + self.span
+        self.tried_at = None
+        return True
 
 
 class Credentials:
@@ -65,7 +68,13 @@ class Credentials:
             if self._is_good(index, model, now):
                 self._next = (index + 1) % count
                 return index
-        return None
+        # Those that are only limited: the provider is left to say so itself.
+        limited = [(until, index) for index, until in self._limited.items() if not self._outs(index, model)]
+        return min(limited)[1] if limited else None
+
+    def has_unlimited(self, now: float) -> bool:
+        """Whether any of them is not told to wait."""
+        return any(now >= self._limited.get(index, 0.0) for index in range(self.count))
 
     def _is_good(self, index: int, model: str, now: float) -> bool:
         if self._limited and self.count > 1:
@@ -85,24 +94,25 @@ class Credentials:
         found = (self._all.get(index), self._by_model.get((index, model[:_LONGEST_NAME])))
         return [out for out in found if out is not None]
 
-    def refused(self, index: int, status: int, model: str, now: float) -> None:
-        """The provider answered 401 or 403 to it; any other status changes nothing."""
+    def refused(self, index: int, status: int, model: str, now: float) -> bool:
+        """The provider answered 401 or 403 to it; any other status changes nothing. True: that is news."""
         if status == 401:
             out = self._all.get(index)
             if out is None:
                 self._all[index] = _Out(now)
-            else:
-                out.extend(now)
-        elif status == 403:
+                return True
+            return out.extend(now)
+        if status == 403:
             self._all.pop(index, None)  # it is known there
             key = (index, model[:_LONGEST_NAME])
             out = self._by_model.get(key)
             if out is not None:
-                out.extend(now)
-                return
+                return out.extend(now)
             if len(self._by_model) >= _MOST_RECORDS:
                 del self._by_model[next(iter(self._by_model))]
             self._by_model[key] = _Out(now)
+            return True
+        return False
 
     def limited(self, index: int, wait: float, now: float) -> None:
         """The provider answered 429 to it, and said how long to wait."""

@@ -99,7 +99,7 @@ def _by_cause(cause: Cause) -> Verdict | None:
             return _TOO_LONG
         case Cause.QUOTA:
             return _EXHAUSTED
-        case Cause.MODEL | Cause.CREDENTIAL:
+        case Cause.MODEL | Cause.CREDENTIAL | Cause.TOO_LARGE:
             return _ELSEWHERE
         case Cause.OVERLOADED | Cause.RATE | Cause.INVALID | Cause.OTHER:
             return None
@@ -185,10 +185,13 @@ class RetryBudget:
         # "b.note_request()"). Time is counted when somebody takes.
         self._kept = min(self._most, self._kept + self._share)
 
+    def has_one(self, now: float) -> bool:
+        self._count_time(now)
+        return self._kept >= 1.0
+
     def take(self, now: float) -> bool:
         """One retry, if there is one."""
-        self._count_time(now)
-        if self._kept < 1.0:
+        if not self.has_one(now):
             return False
         self._kept -= 1.0
         return True

@@ -224,15 +224,21 @@ class Answer:
     def break_off(self, failure: Failure, status: int) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
         event = b""
-        cutter, watch = self.cutter, self.watch
-        has_place = self.is_stream and self._framing is not EventFraming.JSON_ARRAY  # no event can stand in an array
-        if has_place and (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal):
+        if self.has_place:
             event = self._dialect.error_event(failure, status, self._request_id)
         if event and self.is_chunked:
             event = encode.chunk(event)
         if self._prefix or event:
             self._client.write(self._prefix + event)
             self._prefix = b""
+
+    @property
+    def has_place(self) -> bool:
+        """Whether an event may stand behind what the client has."""
+        cutter, watch = self.cutter, self.watch
+        if not self.is_stream or self._framing is EventFraming.JSON_ARRAY:  # no event can stand in an array
+            return False
+        return (cutter is None or not cutter.is_open) and (watch is None or not watch.is_terminal)
 
     # -- our credential in an error -----------------------------------------------------------------------------------
 
@@ -346,7 +352,7 @@ def _date_line(second: int) -> bytes:  # 3 us to make
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
-def timing_lines(receipt: Receipt, model: str | None) -> bytes:
+def timing_lines(receipt: Receipt, model: str | None, attempts: int) -> bytes:
     """Which exchange it is, who answers and after how many attempts, and who has taken how many milliseconds up to the
     first byte (W3C Server Timing): we, making the connection, and the provider. Waiting for the client's own body is
     nobody's. `model`: as it was asked for there."""
@@ -357,7 +363,7 @@ def timing_lines(receipt: Receipt, model: str | None) -> bytes:
     lines = [
         f"server-timing: {metrics}",
         f"x-llm-proxy-request-id: {receipt.id}",
-        f"x-llm-proxy-attempts: {len(receipt.attempts) + 1}",
+        f"x-llm-proxy-attempts: {attempts}",
         f"x-llm-proxy-provider: {receipt.provider}",
     ]
     if model is not None and model.isascii() and model.isprintable():

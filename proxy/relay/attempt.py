@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.catalog.mask import Mask
-from proxy.dialects.causes import cause_of, wait_in
+from proxy.dialects.causes import Cause, cause_of, wait_in
 from proxy.outcome import Attempt as Tried
 from proxy.outcome import Failure, Kind, Phase, Side, milliseconds
 from proxy.policy.plan import Target
@@ -42,6 +42,9 @@ STALE_SECONDS = 1.0
 _BODY, _SEND, _QUEUE, _CONNECT, _FIRST_BYTE = Phase.BODY, Phase.SEND, Phase.QUEUE, Phase.CONNECT, Phase.FIRST_BYTE
 _FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
 
+# Which organization or project of OpenAI's pays: a key may be good, and not for that one.
+_OF_CLIENTS = (b"openai-organization", b"openai-project")
+
 # Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
 _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL, Kind.OUTRUN})
 
@@ -53,9 +56,8 @@ class Attempt:
 
     __slots__ = (
         "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "lines", "metering", "phase",
-        "pieces", "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "why",
+        "pieces", "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "verdict", "why",
         "_asked_at", "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_queued_at", "_relay", "_request_id",
-        "_verdict",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, target: Target, stake: Stake, why: str) -> None:
@@ -87,7 +89,7 @@ class Attempt:
         self._queued_at = 0.0
         self._asked_at = 0.0  # for a link, behind the queue
         self._relay = relay
-        self._verdict: Verdict | None = None  # on its failure
+        self.verdict: Verdict | None = None  # on its failure
 
     def begin(self) -> None:
         """Take an idle link, or have one opened."""
@@ -264,12 +266,11 @@ class Attempt:
             self.begin_metering()
         self._first_byte_ms = milliseconds(now - exchange.began)
         self._request_id = provider_request_id(head)
-        if head.status in (401, 403) and not passage.grant.passthrough and self.provider.has_credential:
-            self._refused(head)
-            return False
-        self.describe()
-        model = self.target.model or exchange.receipt.model_requested
-        lines = timing_lines(exchange.receipt, model) if relay.options.shows_timing else b""
+        lines = b""
+        if relay.options.shows_timing:
+            self.describe()
+            model = self.target.model or exchange.receipt.model_requested
+            lines = timing_lines(exchange.receipt, model, exchange.attempts_made)
         mask = passage.mask_of(self.provider)
         if self.before is not None:
             return self._carry_on(self.before, head, mask, now)
@@ -283,6 +284,8 @@ class Attempt:
             self.enter_at(_FIRST_EVENT, exchange.seconds.first_event, self.sent_at or now)
         else:
             self.enter_at(_STREAM, exchange.seconds.stream, now)
+            if head.status < 300:
+                self.stake.first_event(now - self._began, now)
         if exchange.client.is_full:
             exchange.client_full()
         return True
@@ -290,11 +293,11 @@ class Attempt:
     def _carry_on(self, before: Answer, head: ResponseHead, mask: Mask | None, now: float) -> bool:
         """The rest of an answer that the client has the beginning of."""
         if head.status >= 300:
-            self._verdict = self.judge()
+            self.verdict = self.judge()
             self.failed(error_status(head.status, self.phase))
             return False
         self.answer = answer = ResumedAnswer(self, before, head, self._relay.options.bytes, self.metering, mask)
-        self.exchange.answer = answer
+        self.exchange.carry_on_with(answer)
         self.enter_at(_FIRST_EVENT, self.exchange.seconds.first_event, self.sent_at or now)
         if self.exchange.client.is_full:
             self.exchange.client_full()
@@ -310,7 +313,7 @@ class Attempt:
 
     def try_again(self, failure: Failure, verdict: Verdict) -> bool:
         """It has failed. True: another attempt takes its place."""
-        self._verdict = verdict
+        self.verdict = verdict
         return self.exchange.try_again(self, failure, verdict)
 
     def judge(self) -> Verdict:
@@ -330,7 +333,7 @@ class Attempt:
         failure: Failure | None = None
         if answer.status >= 400:
             failure = error_status(answer.status, _DONE)
-            self._verdict = self._verdict or self.judge()
+            self.verdict = self.verdict or self.judge()
         elif answer.watch is not None and answer.watch.has_error:
             failure = ERROR_EVENT
         self._succeed(failure, answer, now)
@@ -380,14 +383,28 @@ class Attempt:
         self.begin()
         return True
 
-    def _refused(self, head: ResponseHead) -> None:
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether its answer may be to our own credential."""
+        passage, answer = self.exchange.passage, self.answer
+        is_ours = passage is not None and not passage.grant.passthrough and self.provider.has_credential
+        return is_ours and answer is not None and answer.status in (401, 403)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is: a provider may also mean what was asked, and that is for the client to see."""
+        if not self.may_be_refused or self.held is None or self.answer is None:
+            return False
+        return cause_of(self.answer.status, self.held.said()) is not Cause.POLICY
+
+    def refused(self, status: int) -> None:
         """Our own credential was: the client could do nothing about it, and is not shown what the provider says."""
-        detail = f"the provider {self.provider.name} refused this proxy's credential with status {head.status}"
-        failure = Failure(Side.UPSTREAM, self.phase, Kind.CREDENTIAL_REFUSED, detail)
-        self._verdict = self.judge()
-        if self.exchange.answer is not None:
-            self.exchange.broke(self, failure)
-        elif not self.try_again(failure, self._verdict):
+        detail = f"the provider {self.provider.name} refused this proxy's credential with status {status}"
+        failure = Failure(Side.UPSTREAM, _FIRST_BYTE, Kind.CREDENTIAL_REFUSED, detail)
+        head = self.exchange.head
+        if head is not None and any(head.get(name) is not None for name in _OF_CLIENTS):
+            self.stake.credentials = None  # it may be about those: then no other client is to suffer
+        if not self.try_again(failure, self.judge()):
             self.exchange.fail(failure)
 
     @property
@@ -396,12 +413,19 @@ class Attempt:
         head = None if self.upstream is None else self.upstream.parser.head
         return head is not None and head.status in (401, 403, 429)
 
+    def may_cost(self, failure: Failure) -> bool:
+        """Whether its provider may want money for it, though it failed so."""
+        if self.answer is None:
+            return bool(self.sent_at) and failure.kind in _MAY_COST
+        return self.metering is not None
+
     def describe(self) -> None:
         """The receipt tells of this attempt."""
         receipt = self.exchange.receipt
-        receipt.provider = self.provider.name
         if self.before is not None:  # the times are those of what the client had first
+            receipt.provider = self.provider.name if self.passed else receipt.provider
             return
+        receipt.provider = self.provider.name
         receipt.connect_ms = self._connect_ms
         receipt.sent_ms = milliseconds(self.sent_at - self.exchange.began) if self.sent_at else None
         receipt.first_byte_ms = self._first_byte_ms
@@ -414,10 +438,10 @@ class Attempt:
 
     def _note(self, failure: Failure | None, status: int) -> None:
         """Put it on the receipt, and find out what it used."""
-        if self.answer is None and failure is not None and failure.kind in _MAY_COST and self.sent_at:
+        if failure is not None and self.answer is None and self.may_cost(failure):
             self.begin_metering()
         self.describe()
-        self.stake.ended(self._relay.clock(), status, failure, self._verdict)
+        self.stake.ended(self._relay.clock(), status, failure, self.verdict)
         self.exchange.booking.note(self._tried(failure, status), self)
 
     def _tried(self, failure: Failure | None, status: int) -> Tried:
@@ -427,11 +451,11 @@ class Attempt:
         model = self.target.model or exchange.receipt.model_requested
         return Tried(
             self.provider.name, model, started, ended, self.reused, status, failure, self.why, self.first_event_ms,
-            bytes_out=self._passed,
+            bytes_out=self.passed,
         )  # fmt: skip
 
     @property
-    def _passed(self) -> int:
+    def passed(self) -> int:
         """Bytes of its answer that the client got."""
         if self.answer is None or self.answer is not self.exchange.answer:
             return 0

@@ -39,13 +39,14 @@ class Next(NamedTuple):
     target: Target
     wait: float  # seconds
     why: str
+    stake: Stake | None = None  # taken already
 
 
 class Attempts:
     """`current` is the attempt that runs, or answers; `rival` runs beside it until one of them answers."""
 
     __slots__ = (
-        "current", "cut", "rival", "_again", "_exchange", "_hedges", "_is_single", "_left", "_made", "_plan", "_relay",
+        "current", "cut", "made", "rival", "_again", "_exchange", "_hedges", "_is_single", "_left", "_plan", "_relay",
         "_timer", "_tried",
     )  # fmt: skip
 
@@ -55,11 +56,11 @@ class Attempts:
         self.current: Attempt | None = None
         self.rival: Attempt | None = None
         self.cut: Failure | None = None  # what broke the answer that the client has
+        self.made = 0  # attempts
         self._again: list[tuple[float, Target]] = []  # targets that may be asked again, and when
         self._exchange = exchange
         self._is_single: bool | None = None  # one choice is asked for; None: nobody has looked yet
         self._left = 0 if exchange.call is None else retries
-        self._made = 0
         self._plan = plan
         self._relay = relay
         self._timer: TimerHandle | None = None
@@ -94,37 +95,54 @@ class Attempts:
         return exchange.answer is None and not exchange.has_left and exchange.body.can_be_sent_again
 
     def after(self, attempt: Attempt, failure: Failure, verdict: Verdict) -> Next | None:
-        """What follows `attempt`, which failed; None: nothing does."""
+        """What follows `attempt`, which failed; None: nothing does. As long as it is not given up, what its provider
+        said may still go to the client: so another target's own limits are asked before."""
         now = self._relay.clock()
-        found: Next | None = None
-        if self.can_go_on and (verdict.elsewhere or verdict.again):
-            found = self._next(attempt, failure, verdict, now)
-        if found is None or now + found.wait >= self._exchange.total_due or not self._relay.retries.take(now):
+        if not (verdict.elsewhere or verdict.again) or not self.can_go_on or not self._relay.retries.has_one(now):
             return None
+        found = self._next(attempt, failure, verdict, now)
+        if found is None:
+            return None
+        self._relay.retries.take(now)
         self._left -= 1
         return found
 
     def _next(self, attempt: Attempt, failure: Failure, verdict: Verdict, now: float) -> Next | None:
-        if attempt.is_about_credential and attempt.stake.has_other_credential:
-            return Next(attempt.target, 0.0, "retry")  # with that
+        if attempt.is_about_credential and self._has_other_key(attempt):
+            return Next(attempt.target, 0.0, "retry")
+        left = self._exchange.total_due - now
         if verdict.again and not (failure.kind is Kind.TIMEOUT and len(self._plan.targets) > 1):
-            pause = backoff(self._made, random.random()) if verdict.wait is None else verdict.wait
-            if patience(pause, self._exchange.total_due - now):
+            pause = backoff(self.made, random.random()) if verdict.wait is None else verdict.wait
+            if patience(pause, left):
                 self._again.append((now + pause, attempt.target))
         if verdict.elsewhere:
-            target = self._untried(attempt.target.window + 1 if verdict.needs_window else 0)
-            if target is not None:
-                return Next(target, 0.0, "fallback")
+            found = self._other(attempt, failure, attempt.target.window + 1 if verdict.needs_window else 0)
+            if found is not None:
+                return found
         if not self._again or verdict.needs_window:
             return None
         at, target = min(self._again, key=lambda each: each[0])
         self._again.remove((at, target))
-        return Next(target, max(0.0, at - now), "retry")
+        return Next(target, max(0.0, at - now), "retry") if at - now < left else None
+
+    def _has_other_key(self, attempt: Attempt) -> bool:
+        """Whether its provider has a credential that was not tried in this exchange."""
+        return sum(each is attempt.target for each in self._tried) < attempt.stake.keys
+
+    def _other(self, attempt: Attempt, failure: Failure, window: int) -> Next | None:
+        """Another target, with what an attempt there needs."""
+        free = None if attempt.may_cost(failure) else attempt.stake
+        while (target := self._untried(window)) is not None:
+            stake = self._exchange.stake(target, free)
+            if isinstance(stake, Stake):
+                return Next(target, 0.0, "fallback", stake)
+            self._tried.append(target)
+        return None
 
     def follow(self, found: Next) -> None:
         """Make the next attempt, now or when it is time."""
         if not found.wait:
-            self._start(found.target, found.why)
+            self._start(found.target, found.why, found.stake)
             return
         self._exchange.enter(Phase.QUEUE, inf)
         self._timer = self._relay.loop.call_later(found.wait, self._go, found)
@@ -136,20 +154,22 @@ class Attempts:
         except Exception as error:
             self._exchange.crashed(error)
 
-    def _start(self, target: Target, why: str) -> None:
-        """Take what the attempt needs of limits, and make it; at another target, if that one's limits refuse."""
-        self._made += 1
-        while True:
-            self._tried.append(target)
+    def _start(self, target: Target, why: str, stake: Stake | None = None) -> None:
+        """Make an attempt, with what it needs of limits; at another target, if that one's limits refuse."""
+        while stake is None:
             found = self._exchange.stake(target)
             if isinstance(found, Stake):
+                stake = found
                 break
+            self._tried.append(target)
             other = self._untried(0)
             if other is None:
                 self._exchange.refuse(found)
                 return
             target = other
-        self.current = attempt = Attempt(self._exchange, self._relay, target, found, why)
+        self.made += 1
+        self._tried.append(target)
+        self.current = attempt = Attempt(self._exchange, self._relay, target, stake, why)
         self._exchange.prepare(attempt)
         if self.cut is not None:
             attempt.before, attempt.held = self._exchange.answer, Silence(self.cut)
@@ -199,20 +219,38 @@ class Attempts:
         """`attempt`, or the answer that the client has from it, has broken off. True: another one carries that on."""
         answer, now = self._exchange.answer, self._relay.clock()
         is_cut = failure.side is Side.UPSTREAM and not self._exchange.has_left
-        if answer is None or not (is_cut and self.resumes and answer.can_be_resumed and self._relay.retries.take(now)):
+        if answer is None or not (is_cut and self.resumes and answer.can_be_resumed):
+            return False
+        found = self._carrier(attempt, failure, now)
+        if found is None or not self._relay.retries.take(now):
             return False
         self._left -= 1
         self.cut = self.cut or failure
-        target = self._alike(attempt.target, failure.kind is Kind.TIMEOUT)
         self.give_up(failure)
-        self._start(target, "resume")
+        self.follow(found)
         return True
 
-    def _alike(self, target: Target, is_silent: bool) -> Target:
-        """Who may say the same again: the same model, at best elsewhere; if that one is silent, rather another."""
-        others = [each for each in self._plan.targets if not self._is_tried(each)]
-        same = next((each for each in others if each.model == target.model), None)
-        return same or (others[0] if others and is_silent else target)
+    def _carrier(self, attempt: Attempt, failure: Failure, now: float) -> Next | None:
+        """Who may say the same again: the same model, at best elsewhere; if that one is silent, rather another. At
+        once, or if it is not the first to try, after a pause."""
+        verdict = attempt.verdict
+        if verdict is not None and not (verdict.again or verdict.elsewhere):
+            return None
+        others = [each for each in self._plan.targets if not self._is_tried(each) and self._may(each, now)]
+        target = next((each for each in others if each.model == attempt.target.model), None)
+        if target is None and others and (failure.kind is Kind.TIMEOUT or not self._may(attempt.target, now)):
+            target = others[0]
+        if target is not None:
+            return Next(target, 0.0, "resume")
+        if not self._may(attempt.target, now) or (verdict is not None and not verdict.again):
+            return None
+        wait = None if verdict is None else verdict.wait
+        if wait is None:
+            wait = 0.0 if attempt.passed else backoff(self.made, random.random())
+        return Next(attempt.target, wait, "resume") if patience(wait, self._exchange.total_due - now) else None
+
+    def _may(self, target: Target, now: float) -> bool:
+        return self._candidate(target).health.breaker.may(now)
 
     # -- two at once --------------------------------------------------------------------------------------------------
 
@@ -232,6 +270,7 @@ class Attempts:
         if not isinstance(stake, Stake):  # a limit, or a budget, has no room for two
             return
         self._tried.append(target)
+        self.made += 1
         try:
             self.rival = rival = Attempt(self._exchange, self._relay, target, stake, "hedge")
             self._exchange.prepare(rival)
@@ -266,7 +305,8 @@ class Attempts:
         """The next moment to look at what runs."""
         due = inf
         for attempt in (self.current, self.rival):
-            if attempt is not None:
+            # The one before may have won, or ended all of it.
+            if attempt is not None and (attempt is self.current or attempt is self.rival):
                 due = min(due, attempt.check(now))
         return due
 

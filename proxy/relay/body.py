@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class RequestBody:
     """`is_held`: kept in full until an answer is let through. `size` counts what the client sent and is kept now."""
 
-    __slots__ = ("is_held", "limit", "size", "_changed", "_changed_size", "_pieces", "_relay")
+    __slots__ = ("is_held", "limit", "size", "_changed", "_changed_for", "_pieces", "_relay")
 
     def __init__(self, relay: Relay) -> None:
         self.is_held = True
         self.limit = 0  # bytes; 0 = none
         self.size = 0
-        self._changed: dict[tuple[str | None, bool], list[bytes]] = {}
-        self._changed_size = 0
+        self._changed: list[bytes] = []  # as the last target that needs changes gets it
+        self._changed_for: tuple[str | None, bool] | None = None
         self._pieces: list[bytes] = []
         self._relay = relay
 
@@ -68,16 +68,15 @@ class RequestBody:
 
     @property
     def can_be_sent_again(self) -> bool:
-        return self.is_held and self.size <= self._relay.options.bytes.replay
+        return self.is_held and self.size <= self._relay.options.bytes.replay and self.has_room
 
     def version(self, model: str | None, asks_for_usage: bool, is_last: bool) -> list[bytes]:
         """The body with `model` where the model's name stands, and with `include_usage` put in; every other byte stays
         (DESIGN 4). `is_last`: no other will be asked for."""
         if model is None and not asks_for_usage:
             return self._pieces
-        found = self._changed.get((model, asks_for_usage))
-        if found is not None:
-            return found
+        if self._changed_for == (model, asks_for_usage):
+            return self._changed
         body = self.whole()
         span = None if model is None else model_span(body)
         if span is not None and model is not None:
@@ -88,16 +87,20 @@ class RequestBody:
             self.release()
             self.keep([body])
             return self._pieces
-        self._changed_size += len(body)
+        self._forget_changed()
+        self._changed, self._changed_for = [body], (model, asks_for_usage)
         self._relay.bodies += len(body)
-        found = self._changed[model, asks_for_usage] = [body]
-        return found
+        return self._changed
+
+    def _forget_changed(self) -> None:
+        self._relay.bodies -= sum(map(len, self._changed))
+        self._changed, self._changed_for = [], None
 
     def release(self) -> None:
-        self._relay.bodies -= self.size + self._changed_size
+        self._forget_changed()
+        self._relay.bodies -= self.size
         self._pieces = []
-        self._changed = {}
-        self.size = self._changed_size = 0
+        self.size = 0
 
     def send_kept(self, upstream: UpstreamConnection, head: bytes, framing: Framing) -> None:
         """The head, and what has been waiting for the link."""

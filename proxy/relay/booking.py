@@ -28,12 +28,13 @@ class Booking:
     """The last that a receipt waits for. Does not refer to its exchange: as a cycle both would live until the collector
     runs."""
 
-    __slots__ = ("_is_closed", "_number", "_open", "_parts", "_relay")
+    __slots__ = ("_is_closed", "_metered", "_number", "_open", "_parts", "_relay")
 
     def __init__(self, relay: Relay, number: int) -> None:
         self._relay = relay
         self._number = number  # of the exchange; its first answer is counted under it
         self._open = 0  # attempts whose figures are not known yet
+        self._metered = 0  # answers; two may be at once
         self._is_closed = False
         self._parts: list[tuple[int, Usage]] = []  # by number of the attempt
 
@@ -43,8 +44,8 @@ class Booking:
         call = exchange.call
         if call is None or not relay.options.meters or call.is_free or attempt.metering is not None:
             return attempt.metering
-        before = len(exchange.receipt.attempts)
-        number = -(_MOST_ATTEMPTS * self._number + before) if before else self._number
+        number = self._number if not self._metered else -(_MOST_ATTEMPTS * self._number + self._metered)
+        self._metered += 1
         return Metering(relay, number, exchange.dialect, exchange.body.whole(), call.cap != 0)
 
     def note(self, tried: Tried, attempt: Attempt) -> None:
@@ -115,7 +116,9 @@ class Booking:
     def _add_up(self, exchange: Exchange) -> None:
         receipt, parts = exchange.receipt, self._parts
         last = receipt.attempts[max(number for number, _ in parts)]
-        receipt.model_served = last.model_served
+        # Of what the client got; what was to carry that on may have been another's.
+        shown = [each for each in receipt.attempts if each.bytes_out and each.model_served is not None]
+        receipt.model_served = (shown[-1] if shown else last).model_served
         receipt.cost_micros = sum_known(each.cost_micros for each in receipt.attempts)
         snapshot = None if exchange.passage is None else exchange.passage.snapshot
         if receipt.cost_micros is not None and snapshot is not None and snapshot.prices is not None:

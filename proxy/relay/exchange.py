@@ -199,7 +199,7 @@ class Exchange:
             refused = relay.admission.take_stream(passage.grant)
             if refused is not None:
                 return self.fail(refused)
-            self._has_stream = True
+            self._has_stream = relay.admission.counts_streams
         alias = plan.alias
         if alias is not None:
             self.receipt.alias = alias.name
@@ -211,11 +211,11 @@ class Exchange:
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    def stake(self, target: Target) -> Stake | Refusal | Failure:
-        """What an attempt at `target` needs of limits and credentials."""
+    def stake(self, target: Target, free: Stake | None = None) -> Stake | Refusal | Failure:
+        """What an attempt at `target` needs of limits and credentials. `free`: of one that failed and cost nothing."""
         assert self.passage is not None
         is_alias = self.receipt.alias is not None
-        return take_stake(self.taking, self._relay, self.passage.grant.passthrough, target, is_alias)
+        return take_stake(self.taking, self._relay, self.passage.grant.passthrough, target, is_alias, free)
 
     def prepare(self, attempt: Attempt) -> None:
         """What `attempt` sends to its target."""
@@ -234,8 +234,8 @@ class Exchange:
         identity = call is not None and call.stream and relay.options.identity
         attempt.lines = passage.upstream_head(head, target, relay.name, size, identity, attempt.stake.secret)
         attempt.hides_usage = asks
-        if self.taking is not None and attempt.stake.common is not None:
-            attempt.stop_at = self.taking.stop_at(attempt.stake.common)
+        if self.taking is not None:
+            attempt.stop_at = self.taking.stop_at(attempt.stake)
 
     @property
     def can_be_replaced(self) -> bool:
@@ -267,10 +267,19 @@ class Exchange:
         self.answer = attempt.answer
         if self.has_body and not self.resumes:
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
-        attempt.describe()
         if self.answer is not None:
             self.receipt.status = self.answer.status
             self.receipt.detail = self.answer.remark
+
+    def carry_on_with(self, answer: Answer) -> None:
+        """`answer` is the rest of what the client has."""
+        self.answer = answer
+        if not self.resumes:
+            self.body.release()
+
+    @property
+    def attempts_made(self) -> int:
+        return 0 if self.attempts is None else self.attempts.made
 
     @property
     def resumes(self) -> bool:
@@ -296,8 +305,8 @@ class Exchange:
 
     def look_again(self, attempt: Attempt, answer: Answer) -> None:
         """The answer is longer than what was reserved for it."""
-        if self.taking is not None and attempt.stake.common is not None:
-            self.taking.look_again(attempt, answer, attempt.stake.common)
+        if self.taking is not None:
+            self.taking.look_again(attempt, answer)
 
     def refuse(self, refusal: Refusal | Failure) -> None:
         """No target's own limits let it pass."""
@@ -396,6 +405,8 @@ class Exchange:
         if was_full:
             self.client_drained()
         self.entered(attempt)
+        if self.attempts is not None and self.attempts.rival is not None:
+            self.entered(self.attempts.rival)
         return True
 
     def _answer_failure(self, failure: Failure, status: int, lines: bytes) -> bool:

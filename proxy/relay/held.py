@@ -31,26 +31,31 @@ _REFUSED = re.compile(rb'\s*\[?\s*\{\s*"(?:error"|type"\s*:\s*"error")')  # unde
 class Held:
     """`until`: when the wait is over, in seconds of the relay's clock."""
 
-    __slots__ = ("transport", "until", "_coding", "_heard", "_is_error", "_size", "_written")
+    __slots__ = ("until", "_coding", "_heard", "_is_error", "_size", "_written")
 
     is_full = False
 
     def __init__(self, until: float, is_error: bool, coding: bytes | None) -> None:
         self.until = until
-        self.transport = self  # answers write to the transport of a client
         self._is_error = is_error
         self._coding = coding
         self._heard: list[bytes] = []
         self._size = 0
         self._written: list[bytes] = []
 
+    @property
+    def transport(self) -> Held:
+        """Answers write to the transport of a client. No attribute: each held answer would be a cycle."""
+        return self
+
     def write(self, data: bytes) -> None:
         self._written.append(data)
 
     def hear(self, pieces: list[bytes]) -> None:
         """What one read brought of the body."""
-        self._heard += pieces
-        self._size += sum(map(len, pieces))
+        data = b"".join(pieces)
+        self._heard.append(data)
+        self._size += len(data)
 
     def said(self) -> bytes:
         """The body so far, readable, at most MOST of it."""
@@ -89,9 +94,13 @@ class Held:
         return False
 
     def _gives_way(self, attempt: Attempt) -> bool:
-        """An error status: let another attempt take its place, if one may; else let it through."""
+        """An error status: let another attempt take its place, if one may; else let it through, unless it is about our
+        own credential."""
         answer = attempt.answer
         assert answer is not None
+        if attempt.is_refused:
+            attempt.refused(answer.status)
+            return True
         failure = error_status(answer.status, attempt.phase)
         if attempt.try_again(failure, attempt.judge()):
             return True
@@ -114,8 +123,11 @@ class Held:
 def hold(attempt: Attempt, answer: Answer, head: ResponseHead, now: float) -> Held | None:
     """Keep an answer back, if another attempt is possible and this one may be no good."""
     exchange = attempt.exchange
-    is_error = head.status >= 400
-    if not ((is_error or (answer.is_stream and exchange.seconds.hold)) and exchange.can_be_replaced):
+    is_error = head.status >= 400 and exchange.answer is None
+    if not is_error and not (answer.is_stream and exchange.seconds.hold):
+        return None
+    # Somebody else may be asked; or what it says decides who is asked next time.
+    if not (exchange.can_be_replaced or (is_error and (attempt.stake.is_watched or attempt.may_be_refused))):
         return None
     held = Held(now + (ERROR_SECONDS if is_error else exchange.seconds.hold), is_error, head.get(b"content-encoding"))
     answer.replace_client(held)

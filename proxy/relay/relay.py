@@ -18,7 +18,7 @@ from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
 from proxy.policy.admission import Admission, Grant
 from proxy.policy.credentials import Credentials
-from proxy.policy.health import Health
+from proxy.policy.health import Health, TargetHealth, TargetKey
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.policy.retry import RetryBudget
 from proxy.relay.absent import AbsentClient
@@ -38,6 +38,7 @@ from proxy.relay.waiting import Waiting
 
 Sink = Callable[[Receipt], None]
 _LAST_WORDS = Disconnect(True, 2.0)
+LEAST_HEDGES = 1.0  # in 10 s, for whoever has few requests
 COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
 
 
@@ -119,7 +120,7 @@ class Relay:
         self.turns = Turns(loop)
         self.health = Health()
         self.retries = RetryBudget(options.retry_share)
-        self.hedges = RetryBudget(options.hedge_share, 1.0)
+        self.hedges = RetryBudget(options.hedge_share, LEAST_HEDGES)
         self._credentials: dict[str, tuple[Provider, Credentials]] = {}
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
         self.clients: set[ClientConnection] = set()
@@ -161,6 +162,12 @@ class Relay:
         if known is None or known[0] is not provider:
             known = self._credentials[provider.name] = provider, Credentials(len(provider.credentials))
         return known[1]
+
+    def standing(self) -> tuple[dict[TargetKey, TargetHealth], list[tuple[Provider, Credentials]], float]:
+        """What is known of targets, and of the credentials of each provider that there is; and the time by `clock`."""
+        providers = self.snapshot.providers
+        known = [each for each in self._credentials.values() if providers.get(each[0].name) is each[0]]
+        return dict(self.health.items()), known, self.clock()
 
     @property
     def exchanges(self) -> int:

@@ -91,6 +91,11 @@ class ResumedAnswer(Answer):
             self._client.transport.write(out)
 
     @property
+    def has_place(self) -> bool:
+        """Only whole events have gone out, and nothing until it had caught up."""
+        return not self._resumed.is_caught_up or self.watch is None or not self.watch.is_terminal
+
+    @property
     def lacks_end(self) -> bool:
         """An end counts only if the client has all that goes before it."""
         return super().lacks_end or not self._resumed.is_caught_up

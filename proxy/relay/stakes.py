@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from proxy.relay.taking import Taking
 
 
-_SAYS_NOTHING = (Kind.ERROR_EVENT, Kind.CREDENTIAL_REFUSED)  # of a target, by itself
+_SAYS_NOTHING = (Kind.ERROR_EVENT, Kind.CREDENTIAL_REFUSED, Kind.DIFFERS)  # of a target, by itself
 
 
+_LIMITED = 1.0  # seconds that a credential is left alone after a 429 that says nothing
 Notice = Callable[..., None]  # level, sentence, and by name what programs may pick out of it
 
 
@@ -79,13 +80,16 @@ class Stake:
             is_good = False if verdict.is_fault else is_good
             wait = verdict.wait if status in (429, 503) else None
         if self.credentials is not None:
-            if status in (401, 403):
-                self.credentials.refused(self.number, status, self._model, now)
+            if failure is not None and failure.kind is Kind.CREDENTIAL_REFUSED:
                 is_good = None
-                self._tell("warn", "the credential for {} was refused, and is left out for a while", status=status)
-            elif status == 429 and wait is not None and self.credentials.count > 1:
-                self.credentials.limited(self.number, wait, now)
-                is_good = wait = None  # the target itself may be asked by others
+                if self.credentials.refused(self.number, status, self._model, now):
+                    self._tell("warn", "the credential for {} was refused, and is left out for a while", status=status)
+            elif status == 429 and self.credentials.count > 1:
+                self.credentials.limited(self.number, _LIMITED if wait is None else wait, now)
+                if self.credentials.has_unlimited(now):
+                    is_good = wait = None  # the target itself may be asked with others
+            elif 200 <= status < 300:
+                self.credentials.worked(self.number, self._model, now)
             elif not status:
                 self.credentials.forget(self.number, self._model)
         if self._health is not None:
@@ -108,15 +112,21 @@ class Stake:
         return found
 
     @property
-    def has_other_credential(self) -> bool:
-        return self.credentials is not None and self.credentials.count > 1
+    def is_watched(self) -> bool:
+        """Whether a breaker counts how it ends."""
+        return self._health is not None
+
+    @property
+    def keys(self) -> int:
+        """How many credentials its provider has."""
+        return 0 if self.credentials is None else self.credentials.count
 
 
 def take_stake(
-    taking: Taking | None, relay: Relay, passthrough: bool, target: Target, is_alias: bool
+    taking: Taking | None, relay: Relay, passthrough: bool, target: Target, is_alias: bool, free: Stake | None = None
 ) -> Stake | Refusal | Failure:
-    """For an attempt at `target`. Without an alias nobody could answer in its place, so it is asked whatever is known
-    of its credential."""
+    """For an attempt at `target`; `free`: of one that failed and cost nothing. Without an alias nobody could answer in
+    its place, so it is asked whatever is known of its credential."""
     now, model = relay.clock(), target.model or ""
     provider = target.provider
     stake = Stake(provider.name, model, relay.notice)
@@ -128,8 +138,10 @@ def take_stake(
         stake.number = number or 0
         stake.secret = provider.credentials[stake.number]
     if taking is not None:
-        found = taking.attempt(target)
+        found = taking.attempt(target, free)
         if isinstance(found, Refusal | Failure):
+            if stake.credentials is not None:
+                stake.credentials.forget(stake.number, model)
             return found
         stake.common, stake.own = found
     if is_alias:

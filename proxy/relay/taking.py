@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
     from proxy.relay.request import Passage
+    from proxy.relay.stakes import Stake
 
 _SECOND = 10**9
 _LOOK_BYTES = 8 * 1024  # of an answer that is longer than what was reserved, between two looks at its budget
@@ -123,8 +124,9 @@ class Taking:
         self._hold = self._free = found
         return None
 
-    def attempt(self, target: Target) -> tuple[Hold, Hold | None] | Refusal | Failure:
-        """What the next attempt, at `target`, has of the exchange's limits, and of that target's own."""
+    def attempt(self, target: Target, free: Stake | None = None) -> tuple[Hold, Hold | None] | Refusal | Failure:
+        """What the next attempt, at `target`, has of the exchange's limits, and of that target's own. `free`: of one
+        that failed and surely cost nothing: its hold is handed on."""
         limiter, now = self._relay.admission.limiter, self._relay.wall()
         assert self._demand is not None
         own: Hold | None = None
@@ -140,6 +142,9 @@ class Taking:
         if self._free is not None:
             common, self._free = self._free, None
             return common, own
+        if free is not None and free.common is not None:
+            common, free.common = free.common, None
+            return common, own
         again = Demand((0, *self._demand.most[1:]), (0, *self._demand.least[1:]))
         taken = limiter.take(self.chain._replace(slots=()), again, now)
         if isinstance(taken, Refusal):
@@ -149,12 +154,13 @@ class Taking:
             return taken
         return taken, own
 
-    def stop_at(self, hold: Hold) -> float:
-        """Bytes of a stream beyond which it costs more than `hold` reserved; infinity: it is not stopped."""
+    def stop_at(self, stake: Stake) -> float:
+        """Bytes of a stream beyond which it costs more than was reserved for it; infinity: it is not stopped."""
         call = self._exchange.call
-        if self._relay.options.stops and hold.costs[OUTPUT] and call is not None and call.stream:
-            return hold.costs[OUTPUT] * event_bytes(self._exchange.dialect.name)
-        return inf
+        if not self._relay.options.stops or call is None or not call.stream:
+            return inf
+        outputs = [hold.costs[OUTPUT] for hold in (stake.common, stake.own) if hold is not None and hold.costs[OUTPUT]]
+        return min(outputs) * event_bytes(self._exchange.dialect.name) if outputs else inf
 
     def settle(self, hold: Hold, usage: Usage | None, cost: int | None, is_known: bool) -> None:
         """What an attempt that had `hold` used (None: nothing), and its cost in microdollars. If not known, what it
@@ -224,23 +230,27 @@ class Taking:
             failure = failure._replace(phase=Phase.QUEUE)
         self._exchange.fail(failure, limit_lines(refusal, self._exchange.dialect.name, self._relay.wall()))
 
-    def look_again(self, attempt: Attempt, answer: Answer, hold: Hold) -> None:
+    def look_again(self, attempt: Attempt, answer: Answer) -> None:
         """More of the answer has passed than what was reserved for it is worth: stop it, if less than the difference is
-        left of its budgets. By an estimate, since nothing is reported in mid-stream."""
-        reserved, exchange = hold.costs, self._exchange
+        left of a budget. By an estimate, since nothing is reported in mid-stream."""
+        exchange = self._exchange
         if not answer.is_stream:  # bytes of a document say less of its tokens
             attempt.stop_at = inf
             return
         said = estimate_events(exchange.dialect.name, answer.bytes_out, True)
-        tokens = said - reserved[OUTPUT]
-        micros = reserved[MICROS] * tokens // max(1, reserved[OUTPUT])  # as dear as what was reserved, or less
-        refusal = self._relay.admission.limiter.lacks(hold.chain, (0, tokens, 0, tokens, micros), self._relay.wall())
-        if refusal is None:
-            attempt.stop_at = answer.bytes_out + _LOOK_BYTES
-        else:
-            failure = failure_of(refusal)
-            detail = f"stopped, since it is longer than what was reserved for it: {failure.detail}"
-            exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.BUDGET, detail))
+        for hold in (attempt.stake.common, attempt.stake.own):
+            refusal = None if hold is None else self._lacks(hold, said)
+            if refusal is not None:
+                detail = f"stopped, since it is longer than what was reserved for it: {failure_of(refusal).detail}"
+                exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.BUDGET, detail))
+                return
+        attempt.stop_at = answer.bytes_out + _LOOK_BYTES
+
+    def _lacks(self, hold: Hold, said: int) -> Refusal | None:
+        """What has less left than an answer of `said` tokens costs more than was reserved."""
+        tokens = said - hold.costs[OUTPUT]
+        micros = hold.costs[MICROS] * tokens // max(1, hold.costs[OUTPUT])  # as dear as what was reserved, or less
+        return self._relay.admission.limiter.lacks(hold.chain, (0, tokens, 0, tokens, micros), self._relay.wall())
 
     def release(self) -> None:
         """The exchange is over."""

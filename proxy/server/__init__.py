@@ -10,6 +10,7 @@
   clearing    a second start of the process, in an environment without secrets
   certificates   TLS with clients, and whether certificate files can be used
   keys        StoredKeys: the keys in the ledger, always as they are now
+  models      StoredModels: the aliases in the ledger, over those of the environment
   lost        LostRequests: what kills left reserved, kept, told, and given back when it is settled
   admin       what the admin listener serves, made of what the worker has
   report      what a configuration means, as a document and as text, free of secrets

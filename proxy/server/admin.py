@@ -15,15 +15,16 @@ from concurrent.futures import Future
 
 from proxy.admin.keys import KeyPages
 from proxy.admin.limits import LimitPages
+from proxy.admin.models import Catalog, ModelPages
 from proxy.admin.openapi import openapi_route
 from proxy.admin.reload import Reloaded, ReloadPage
 from proxy.admin.routes import Route, RouteTable, probes
 from proxy.admin.spending import SpendingPages
 from proxy.catalog.secret import Secret
 from proxy.ledger.keys import KeyRow
-from proxy.policy.admission import Admission
 from proxy.policy.keys import digest_of
 from proxy.policy.rules import written
+from proxy.relay.relay import Relay
 from proxy.server.settings import Settings
 
 
@@ -49,22 +50,23 @@ class Given:
 
 def admin_table(
     given: Given,
-    admission: Admission,
+    relay: Relay,
+    catalog: Callable[[], Catalog],
     readiness: Callable[[], list[str]],
-    look: Callable[[], None],
     changed: Callable[[], None],
     reload: Callable[[], Future[Reloaded]],
     note: Callable[..., None],
 ) -> RouteTable:
-    """`look` has the server see what has changed in the ledger; `changed` says that something has; `reload` has it read
-    its configuration again."""
-    path = given.path
+    """`changed` has the server see what the pages have stored; `reload` has it read its configuration again. `relay`
+    looks by itself for what others have stored."""
+    path, admission, look = given.path, relay.admission, relay.look_for_changes
     keys = KeyPages(path, given.static, lambda: admission.ring.mode.value, changed, note)
     routes: list[Route] = [
         *probes(readiness),
         openapi_route(lambda: routes),
         *keys.routes(),
         *LimitPages(admission.limiter, look).routes(),
+        *ModelPages(path, catalog, relay.standing, look, changed, note).routes(),
         *SpendingPages(path, changed, note).routes(),
         *ReloadPage(reload).routes(),
     ]

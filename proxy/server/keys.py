@@ -1,14 +1,15 @@
 """The keys that are kept in the ledger, as policy needs them, and always as they are now.
 
-Lives here: `StoredKeys`. May not live here: what a key may (policy), the tables (ledger.keys), what people type
-(accounts).
+Lives here: `StoredKeys`, `read_keys`. May not live here: what a key may (policy), the tables (ledger.keys), what people
+type (accounts).
 How it works: before each request one number in the counters' file is compared, 0.1 us; whoever has changed a key or a
 group has changed that number. Then the rows after the last change known are read, here in the loop: 0.3 ms for a few.
 Keys of LLM_PROXY_KEYS come first: one of the ledger that has such a name is left out, and the operator is told.
 A key that is disabled or removed opens nothing, but its limits stay: its requests that run or wait are still counted by
 them, and one that waits must not find that nothing limits it any more.
 When LLM_PROXY_KEYS has changed, all rows are read once more: what gave way to a static key may come back.
-Where no keys are used, the rows of keys are left alone; what kills left reserved is looked after all the same (lost).
+Where no keys are used, the rows of keys are left alone; what kills left reserved (lost) and aliases that are stored
+(models) are looked after all the same.
 Doubted: reading blocks the loop; 100,000 keys take half a second, at start. The limits of a removed key stay in memory,
 and in the list of limits, until another key has its name or the process ends.
 """
@@ -27,6 +28,8 @@ from proxy.policy.keys import AuthMode, Key
 from proxy.policy.limits import FOREVER
 from proxy.policy.rules import Rules, RulesError, parse_rules
 from proxy.server.lost import LostRequests
+from proxy.server.models import StoredModels
+from proxy.server.settings import Settings
 
 _SECOND = 10**9
 _WAIT = 0.2  # seconds for others' locks: the loop stands still meanwhile
@@ -42,8 +45,8 @@ class StoredKeys:
     needs a key, if LLM_PROXY_AUTH says nothing."""
 
     __slots__ = (
-        "_admission", "_counters", "_lost", "_note", "_path", "_reads_all", "_revision", "_seen", "_static", "_store",
-        "_try_at", "_uses_keys", "is_mode_open",
+        "_admission", "_counters", "_lost", "_models", "_note", "_path", "_reads_all", "_revision", "_seen", "_static",
+        "_store", "_try_at", "_uses_keys", "is_mode_open",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +57,7 @@ class StoredKeys:
         static: frozenset[str] | None,
         is_mode_open: bool,
         lost: LostRequests,
+        models: StoredModels,
         note: Note,
     ) -> None:
         self._path = path
@@ -64,6 +68,7 @@ class StoredKeys:
         self._uses_keys = static is not None
         self.is_mode_open = is_mode_open
         self._lost = lost
+        self._models = models
         self._note = note
         self._revision = 0
         self._reads_all = False  # rows that were read already, too
@@ -101,12 +106,13 @@ class StoredKeys:
             self.look_again()
 
     def close(self) -> None:
+        self._models.close()
         if self._store is not None:
             self._store.close()
 
     def _fail(self, error: LedgerUnusable) -> None:
         self._try_at = time.monotonic() + _PAUSE
-        self._note("error", f"what the ledger says of keys cannot be read ({error}): it is tried again")
+        self._note("error", f"what the ledger says of keys and aliases cannot be read ({error}): it is tried again")
         if self.is_mode_open:
             self._need_keys(True)
 
@@ -119,6 +125,7 @@ class StoredKeys:
         if self._uses_keys:
             self._read(self._store)
         self._lost.look(self._store)
+        self._models.look()
         self._seen = generation
 
     def _need_keys(self, needs: bool) -> None:
@@ -183,6 +190,19 @@ class StoredKeys:
         except RulesError as error:
             self._note("error", f"the limits of {whose} cannot be read, so that it is closed: {error}")
             return None
+
+
+def read_keys(
+    settings: Settings, counters: Counters | None, admission: Admission, models: StoredModels, note: Note
+) -> StoredKeys | None:
+    """What stands in the ledger beside rows, from here on as it is then; None: there is no ledger. Raises
+    LedgerUnusable."""
+    if counters is None or settings.ledger is None:
+        return None
+    is_mode_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
+    static = frozenset(settings.keys) if settings.mode is AuthMode.KEYS or is_mode_open else None
+    lost = LostRequests(counters, admission, settings.carries_lost, note)
+    return StoredKeys(settings.ledger.path, counters, admission, static, is_mode_open, lost, models, note)
 
 
 # For a group whose limits cannot be read: who wrote them meant less than everything.

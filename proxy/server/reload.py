@@ -31,7 +31,7 @@ from proxy.policy.retry import RetryBudget
 from proxy.policy.rules import Rules
 from proxy.relay.options import RelayOptions
 from proxy.relay.phases import Seconds
-from proxy.relay.relay import Relay
+from proxy.relay.relay import LEAST_HEDGES, Relay
 from proxy.server.certificates import check_certificates
 from proxy.server.report import as_document
 from proxy.server.settings import ConfigurationError, Settings, read_settings
@@ -209,8 +209,9 @@ def _document(settings: Settings) -> dict[str, Any]:
     aliases = document.get("aliases", ())
     document["aliases"] = {each["name"]: f"{each['targets']} {each['options']}".strip() for each in aliases}
     reserves = settings.snapshot.reserves._asdict()
-    more = {"identity": settings.relay.identity, "budget_stop": settings.relay.stops, "reserves": reserves}
-    return {**document, **more}
+    relay = settings.relay
+    more = {"hedge_share": relay.hedge_share, "identity": relay.identity, "budget_stop": relay.stops}
+    return {**document, **more, "reserves": reserves}
 
 
 def _secrets(provider: Provider) -> dict[str, Any]:
@@ -230,12 +231,14 @@ def put(relay: Relay, now: Settings, settings: Settings) -> None:
     admission = relay.admission
     _put_limits(admission.limiter, now, settings)
     _put_keys(admission, now, settings)
-    admission._hosts = settings.hosts
-    admission._streams_per_key = settings.relay.bytes.streams_per_key
+    admission.hosts = settings.hosts
+    admission.streams_per_key = settings.relay.bytes.streams_per_key
     relay.options = settings.relay
     relay.seconds = Seconds.of(settings.relay.seconds)
     if settings.relay.retry_share != now.relay.retry_share:
         relay.retries = RetryBudget(settings.relay.retry_share)
+    if settings.relay.hedge_share != now.relay.hedge_share:
+        relay.hedges = RetryBudget(settings.relay.hedge_share, LEAST_HEDGES)
     _put_snapshot(relay, settings.snapshot)
     relay.waiting.wake()
 

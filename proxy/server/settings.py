@@ -326,6 +326,7 @@ class _Reading:
             meters=self._is_on("LLM_PROXY_METER"),
             retries=self._retries(RelayOptions().retries),
             retry_share=self._share("LLM_PROXY_RETRY_SHARE", RelayOptions().retry_share),
+            hedge_share=self._share("LLM_PROXY_HEDGE_SHARE", RelayOptions().hedge_share),
             stops=self._is_on("LLM_PROXY_BUDGET_STOP", "off"),
             shows_timing=self._is_on("LLM_PROXY_RESPONSE_HEADERS", "off"),
             disconnect=default,

@@ -203,6 +203,12 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "the share of requests, 0 to 1, that may be tried again; beyond it a failure is final",
     ),
+    Setting(
+        "LLM_PROXY_HEDGE_SHARE",
+        f"{_RELAY.hedge_share:g}",
+        "",
+        "the share of requests to aliases that hedge, 0 to 1, beside which a second attempt may run",
+    ),
     Setting("LLM_PROXY_UPSTREAM_CA", "the system's", "file", "CA certificates (PEM) to verify providers with"),
     Setting("LLM_PROXY_UPSTREAM_CERT", "", "file", "client certificate (PEM) shown to providers"),
     Setting("LLM_PROXY_UPSTREAM_KEY", "", "file", "its private key (PEM)"),

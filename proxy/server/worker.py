@@ -41,8 +41,8 @@ from proxy.server.addresses import Address
 from proxy.server.admin import Given, admin_table
 from proxy.server.certificates import client_tls, show_from_now_on
 from proxy.server.contradictions import contradictions
-from proxy.server.keys import StoredKeys
-from proxy.server.lost import LostRequests
+from proxy.server.keys import StoredKeys, read_keys
+from proxy.server.models import StoredModels
 from proxy.server.reload import Reloading, changes, find_prices, joined, put, read_again
 from proxy.server.settings import Settings
 from proxy.server.sockets import CannotListen, bind
@@ -86,6 +86,7 @@ class Worker:
         self.listening: list[str] = []
         self.admin: list[str] = []
         self.relay: Relay
+        self._models: StoredModels
         self.counter: Counter | None = None
         self._sinks = sinks
         self._note = note
@@ -112,7 +113,10 @@ class Worker:
         self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self._run)
         self._count()
         self.relay.start()
-        self._read_keys(admission)
+        self._models = StoredModels(self._given.path, self.relay, self._note)
+        self._keys = read_keys(settings, self._counters, admission, self._models, self._note)
+        if self._keys is not None:
+            self.relay.look_for_changes = self._keys.look
         if self._counters is not None:
             self._sync_counters()
         find_prices(settings.snapshot)
@@ -122,8 +126,9 @@ class Worker:
             for address in settings.listen:
                 self.listening.append(await self._listen(address, self.relay.client, self._tls))
             self._threads = Threads(loop)
-            look, changed = self.relay.look_for_changes, self._keys_changed
-            table = admin_table(self._given, admission, self.readiness, look, changed, self.reload, self._note)
+            table = admin_table(
+                self._given, self.relay, self._models.catalog, self.readiness, self._stored, self.reload, self._note
+            )
             for address in settings.admin_listen:
                 sessions = AdminSessions(loop, table, self._admin_guard, threads=self._threads)
                 self._sessions.append(sessions)
@@ -155,8 +160,9 @@ class Worker:
         warnings = list(new.warnings)
         if errors:
             return Reloaded([], [], warnings, errors)
-        lines = changes(now, settings)
-        put(self.relay, now, settings)
+        whole = replace(settings, snapshot=self._models.over(settings.snapshot))
+        lines = changes(replace(now, snapshot=self.relay.snapshot), whole)
+        put(self.relay, now, whole)
         self.settings = settings
         self._given.put(settings)
         if self._tls is not None and tls is not None:
@@ -176,19 +182,8 @@ class Worker:
     def _budget_passed(self, scope: str, rule: Rate | Budget) -> None:
         self._note("warn", f"the budget {rule.name} of {scope} is passed, and only warns", scope=scope, rule=rule.name)
 
-    def _read_keys(self, admission: Admission) -> None:
-        """Those in the ledger, where keys are used, and what kills left reserved. Raises LedgerUnusable."""
-        settings, counters = self.settings, self._counters
-        if counters is None or settings.ledger is None:
-            return
-        is_mode_open = not settings.is_mode_given and settings.mode is AuthMode.OFF
-        static = frozenset(settings.keys) if settings.mode is AuthMode.KEYS or is_mode_open else None
-        lost = LostRequests(counters, admission, settings.carries_lost, self._note)
-        self._keys = StoredKeys(settings.ledger.path, counters, admission, static, is_mode_open, lost, self._note)
-        self.relay.look_for_changes = self._keys.look
-
-    def _keys_changed(self) -> None:
-        """The admin API has changed keys: they hold from here on."""
+    def _stored(self) -> None:
+        """The admin API has changed keys or aliases: they hold from here on."""
         if self._keys is not None:
             self._keys.look_again()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl as ssl_module
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -39,7 +38,7 @@ class Simulator:
     Everything happens in one event loop.
 
     `requests`: what was seen, newest last (at most 1,000). `books`: what was answered. `connections`: accepted so far.
-    `default` may be changed at any time, for the requests that come after it.
+    `default` may be changed while it runs. `orders`: what is left of them (`order`).
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Simulator:
         self._ssl = ssl
         self._host = ""
         self._serial = 0
-        self._orders: deque[Said] = deque()
+        self.orders: deque[Said] = deque()
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], Line] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -100,10 +99,7 @@ class Simulator:
 
     def order(self, *specs: str) -> None:
         """The next requests get one of these each, over the default and what their model's name says."""
-        self._orders.extend(map(read, specs))
-
-    def next_order(self) -> Said:
-        return self._orders.popleft() if self._orders else {}
+        self.orders.extend(map(read, specs))
 
     def next_serial(self) -> int:
         self._serial += 1
@@ -226,10 +222,9 @@ class _Connection:
         simulator = self.simulator
         target = head.target.decode("latin-1")
         fields = head.headers.raw_items()
-        method = head.method.decode("latin-1")
-        seen = SeenRequest(simulator.next_serial(), self.number, method, target, fields, at=time.monotonic())
+        seen = SeenRequest(simulator.next_serial(), self.number, head.method.decode("latin-1"), target, fields)
         simulator.saw(seen)
-        order = simulator.next_order()
+        order = simulator.orders.popleft() if simulator.orders else {}
         try:
             said = _over(read(spec_of_model(read_ask(seen.method, target, None).model)), order)
             spec = " ".join(value.decode("latin-1") for name, value in head.headers if name == HEADER)

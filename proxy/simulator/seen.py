@@ -5,6 +5,7 @@ Lives here: `SeenRequest` and how many of them, and of their bodies, are kept. M
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from proxy.simulator.faults import Faults
@@ -16,7 +17,7 @@ MOST_SEEN_BYTES = 64 * 1024 * 1024  # their bodies together: two of the largest 
 @dataclass(slots=True)
 class SeenRequest:
     """A request as it came. `headers` in order and letter case as sent; `complete` is False while its body comes in;
-    `at`: when its head was in, in seconds of time.monotonic()."""
+    `at`: when its head was in, in seconds of time.monotonic."""
 
     number: int
     connection: int  # counted from 1
@@ -28,7 +29,7 @@ class SeenRequest:
     sha256: str = ""
     complete: bool = False
     faults: Faults = field(default_factory=Faults)
-    at: float = 0.0
+    at: float = field(default_factory=time.monotonic)
 
     def get(self, name: str) -> str | None:
         """The first header of this name."""

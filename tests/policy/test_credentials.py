@@ -104,8 +104,9 @@ def test_a_limit_closes_one_and_the_others_go_on() -> None:
     assert picks(credentials, NOW + 9.9, 3) == [1, 1, 1]
     assert sorted(picks(credentials, NOW + 10.0, 2), key=str) == [0, 1]
     credentials.limited(0, 10.0, NOW + 20)
-    credentials.limited(1, 10.0, NOW + 20)
-    assert credentials.pick(NOW + 20, "m") is None
+    credentials.limited(1, 5.0, NOW + 20)
+    assert not credentials.has_unlimited(NOW + 20)
+    assert credentials.pick(NOW + 20, "m") == 1, "where all are, the provider says so itself"
     assert credentials.out(NOW + 20) == []  # it is not refused
 
 
