@@ -157,6 +157,14 @@ def _start_unlimited(upstream: int, folder: Path, key: str) -> Start:
     return start._replace(environment={**start.environment, "LLM_PROXY_LIMITS": ""})
 
 
+def _start_before(upstream: int, folder: Path, key: str) -> Start:
+    checkout = os.environ.get("BENCH_BEFORE", "")
+    if not Path(checkout, "proxy", "__main__.py").is_file():
+        raise Absent("set BENCH_BEFORE to a checkout of the version to compare with (git worktree add DIR COMMIT)")
+    start = _start_llm_proxy(upstream, folder, key)
+    return start._replace(environment={**start.environment, "PYTHONPATH": str(Path(checkout).resolve())})
+
+
 CONTESTANTS = {
     each.name: each
     for each in (
@@ -166,6 +174,7 @@ CONTESTANTS = {
         Contestant("llm-proxy", _start_llm_proxy, "this project: keys, limits, metering, ledger; log off", True, True),
         Contestant("unmetered", _start_unmetered, "this project without metering, ledger, limits", False, True),
         Contestant("unlimited", _start_unlimited, "this project without limits and budgets", False, True),
+        Contestant("before", _start_before, "llm-proxy as it was: the checkout in BENCH_BEFORE", False, True),
     )
 }
 

@@ -33,6 +33,8 @@ from proxy.outcome import Billed, Source, Usage
 _MOST = 10**12  # no exchange has a trillion tokens, and a million such rows still fit into SQLite's integers
 _MOST_BILLED = 256  # iterations of one exchange; real ones have a handful
 
+_REPORTED = Source.REPORTED  # on Python 3.11 a member of an enum costs 0.12 us each time
+
 Report = dict[str, object]
 
 
@@ -142,6 +144,8 @@ def chat(report: object, model: str | None = None) -> Usage | None:
     """A `usage` of chat or completions. `model`: who is said to have answered."""
     if not isinstance(report, dict):
         return None
+    if report.keys() <= _PLAIN and (usual := _usual(report)) is not None:
+        return usual
     prompt_details, details = _table(report.get("prompt_tokens_details")), report.get("completion_tokens_details")
     prompt, completion = count(report.get("prompt_tokens")), count(report.get("completion_tokens"))
     total, audio = count(report.get("total_tokens")), count(prompt_details.get("audio_tokens")) or 0
@@ -170,6 +174,28 @@ def chat(report: object, model: str | None = None) -> Usage | None:
     if written is None:
         written = _first(report, "cache_creation_input_tokens")
     return _usage(report, prompt, completion, cached, written, reasoning)
+
+
+def _usual(report: Report) -> Usage | None:
+    """What OpenAI itself reports, and nearly everybody: a total that is the sum of both. The same as the long way says,
+    in 1.2 us instead of 5 (python -m timeit -s "from proxy.dialects.usage import chat; u = {'prompt_tokens': 10,
+    'completion_tokens': 5, 'total_tokens': 15}" "chat(u)"). None: it is not as usual."""
+    prompt, completion, total = report.get("prompt_tokens"), report.get("completion_tokens"), report.get("total_tokens")
+    if not (type(prompt) is int and type(completion) is int and type(total) is int):
+        return None
+    if prompt < 0 or completion < 0 or total != prompt + completion or total > _MOST:
+        return None
+    usage = Usage(prompt, completion, complete=True)
+    usage.input_source = usage.output_source = _REPORTED
+    if len(report) > 3:
+        details = report.get("prompt_tokens_details")
+        if type(details) is dict:
+            usage.cached = _at_most(_first(details, "cached_tokens"), prompt)
+            usage.cache_write = _at_most(_first(details, "cache_write_tokens"), prompt - (usage.cached or 0))
+        details = report.get("completion_tokens_details")
+        if type(details) is dict:
+            usage.reasoning = _at_most(_first(details, "reasoning_tokens"), completion)
+    return usage
 
 
 def timings(report: object) -> Usage | None:

@@ -72,6 +72,11 @@ class Credentials:
         limited = [(until, index) for index, until in self._limited.items() if not self._outs(index, model)]
         return min(limited)[1] if limited else None
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether any is out, so that a success is news."""
+        return bool(self._all or self._by_model)
+
     def has_unlimited(self, now: float) -> bool:
         """Whether any of them is not told to wait."""
         return any(now >= self._limited.get(index, 0.0) for index in range(self.count))

@@ -56,8 +56,9 @@ class Attempt:
 
     __slots__ = (
         "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "lines", "metering", "phase",
-        "pieces", "provider", "reused", "sent_at", "since", "stake", "stop_at", "target", "upstream", "verdict", "why",
-        "_asked_at", "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_queued_at", "_relay", "_request_id",
+        "pieces", "provider", "reused", "sent_at", "since", "size", "stake", "stop_at", "target", "upstream", "verdict",
+        "why", "_asked_at", "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_queued_at", "_relay",
+        "_request_id",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, target: Target, stake: Stake, why: str) -> None:
@@ -67,6 +68,7 @@ class Attempt:
         self.stake = stake
         self.lines = b""  # the head as it goes upstream
         self.pieces: list[bytes] = []  # of a body that is held
+        self.size = 0  # of them
         self.hides_usage = False
         self.upstream: UpstreamConnection | None = None
         self.answer: Answer | None = None
@@ -91,9 +93,9 @@ class Attempt:
         self._relay = relay
         self.verdict: Verdict | None = None  # on its failure
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Take an idle link, or have one opened."""
-        self._began = self._asked_at = self._relay.clock()
+        self._began = self._asked_at = now
         upstream = None if self._has_retried else self._relay.pool.take(self.provider.origin)
         if upstream is not None:
             self.connected(upstream, True)
@@ -109,7 +111,18 @@ class Attempt:
         self.phase = phase
         self.limit = limit
         self.since = since
-        self.exchange.entered(self)
+        exchange = self.exchange
+        attempts = exchange.attempts
+        is_alone = attempts is not None and attempts.rival is None
+        if self.held is not None or phase is _BODY or phase is _SEND or not is_alone:
+            exchange.entered(self)
+            return
+        # The same, for what nearly every attempt comes to: two calls less, twice for each request (0.6 us).
+        exchange.phase = phase
+        client, due = exchange.client, since + limit
+        client.deadline = due if due < exchange.total_due else exchange.total_due
+        if client.is_full:
+            client.watch_stall()
 
     # -- the pool's side ----------------------------------------------------------------------------------------------
 
@@ -150,7 +163,7 @@ class Attempt:
         if not reused:
             self._connect_ms = milliseconds(now - self._asked_at)
         if body.is_held:
-            upstream.send(self.lines, self.pieces)
+            upstream.send(self.lines, self.pieces, self.size)
             self._sent(upstream, now)
             return
         body.send_kept(upstream, self.lines, head.framing)
@@ -263,7 +276,7 @@ class Attempt:
         assert request is not None and passage is not None
         self.pieces = []  # what follows is another attempt's
         if head.status < 300:
-            self.begin_metering()
+            self.metering = exchange.booking.metering(self)
         self._first_byte_ms = milliseconds(now - exchange.began)
         self._request_id = provider_request_id(head)
         lines = b""
@@ -277,14 +290,15 @@ class Attempt:
         self.answer = answer = Answer(
             exchange, request, head, relay.options.bytes, self.metering, mask, lines, self.hides_usage, exchange.resumes
         )
-        self.held = hold(self, answer, head, now)
+        if head.status >= 400 or answer.is_stream:
+            self.held = hold(self, answer, head, now)
         if self.held is None:
             exchange.answer_with(self)
         if answer.is_stream:
             self.enter_at(_FIRST_EVENT, exchange.seconds.first_event, self.sent_at or now)
         else:
             self.enter_at(_STREAM, exchange.seconds.stream, now)
-            if head.status < 300:
+            if head.status < 300 and self.stake.is_concerned:
                 self.stake.first_event(now - self._began, now)
         if exchange.client.is_full:
             exchange.client_full()
@@ -374,13 +388,15 @@ class Attempt:
             or (self.sent_at and self._relay.clock() - self.sent_at >= STALE_SECONDS)
         ):
             return False
-        exchange.receipt.attempts.append(self._tried(failure, 0))  # its stake goes with the fresh link
+        exchange.receipt.attempts.append(
+            self._tried(failure, 0, self._relay.clock())
+        )  # its stake goes with the fresh link
         self._has_retried = True
         self.why = "stale"
         self.upstream = None
         self.sent_at = 0.0  # nobody has it yet
         self._relay.pool.drop(upstream)
-        self.begin()
+        self.begin(self._relay.clock())
         return True
 
     @property
@@ -432,26 +448,24 @@ class Attempt:
         receipt.first_event_ms = self.first_event_ms
         receipt.provider_request_id = self._request_id
 
-    def begin_metering(self) -> None:
-        """A provider has got the whole request, and may want money for it."""
-        self.metering = self.exchange.booking.metering(self)
-
-    def _note(self, failure: Failure | None, status: int) -> None:
+    def _note(self, failure: Failure | None, status: int, now: float) -> None:
         """Put it on the receipt, and find out what it used."""
         if failure is not None and self.answer is None and self.may_cost(failure):
-            self.begin_metering()
+            self.metering = self.exchange.booking.metering(self)
         self.describe()
-        self.stake.ended(self._relay.clock(), status, failure, self.verdict)
-        self.exchange.booking.note(self._tried(failure, status), self)
+        if failure is not None or self.stake.is_concerned:
+            self.stake.ended(now, status, failure, self.verdict)
+        self.exchange.booking.note(self._tried(failure, status, now), self)
 
-    def _tried(self, failure: Failure | None, status: int) -> Tried:
-        exchange = self.exchange
+    def _tried(self, failure: Failure | None, status: int, now: float) -> Tried:
+        exchange, answer = self.exchange, self.answer
         began = exchange.began
-        started, ended = milliseconds(self._began - began), milliseconds(self._relay.clock() - began)
+        started, ended = milliseconds(self._began - began), milliseconds(now - began)
+        passed = answer.bytes_out if answer is not None and self.before is None and answer is exchange.answer else 0
         model = self.target.model or exchange.receipt.model_requested
         return Tried(
             self.provider.name, model, started, ended, self.reused, status, failure, self.why, self.first_event_ms,
-            bytes_out=self.passed,
+            None, None, None, passed or (0 if self.before is None else self.passed),
         )  # fmt: skip
 
     @property
@@ -463,7 +477,7 @@ class Attempt:
 
     def _succeed(self, failure: Failure | None, answer: Answer, now: float) -> None:
         """The answer has ended as its message said, be it an error (`failure`): the link may serve another exchange."""
-        self._note(failure, answer.status)
+        self._note(failure, answer.status, now)
         upstream, self.upstream = self.upstream, None
         assert upstream is not None
         parser, exchange = upstream.parser, self.exchange
@@ -484,7 +498,7 @@ class Attempt:
                 return
         self.upstream = None
         head = None if upstream is None else upstream.parser.head
-        self._note(failure, 0 if head is None else head.status)
+        self._note(failure, 0 if head is None else head.status, self._relay.clock())
         if upstream is not None:
             self._relay.pool.drop(upstream)
         else:

@@ -22,15 +22,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from proxy.dialects.bounds import look
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.health import Candidate, choose
+from proxy.policy.limits import Refusal
 from proxy.policy.plan import Plan, Target
 from proxy.policy.retry import Verdict, backoff, patience
 from proxy.relay.attempt import Attempt
 from proxy.relay.resuming import Silence
-from proxy.relay.stakes import Stake
+from proxy.relay.stakes import Stake, take_stake
 
 if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
+
+
+_LEAST_CHANCE = 0.4  # of the longest pause: 0.2, 0.4, 0.8 and 1.6 seconds are 3
 
 
 class Next(NamedTuple):
@@ -46,8 +50,8 @@ class Attempts:
     """`current` is the attempt that runs, or answers; `rival` runs beside it until one of them answers."""
 
     __slots__ = (
-        "current", "cut", "made", "rival", "_again", "_exchange", "_hedges", "_is_single", "_left", "_plan", "_relay",
-        "_timer", "_tried",
+        "current", "cut", "made", "may_race", "may_resume", "rival", "_again", "_exchange", "_hedges", "_is_single",
+        "_left", "_plan", "_relay", "_timer", "_tried",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, plan: Plan) -> None:
@@ -64,7 +68,8 @@ class Attempts:
         self._plan = plan
         self._relay = relay
         self._timer: TimerHandle | None = None
-        self._hedges = alias is not None and alias.hedges  # a rival may still be sent
+        self.may_race = self._hedges = alias is not None and alias.hedges  # a rival may still be sent
+        self.may_resume = alias is not None and alias.resumes
         self._tried: list[Target] = []
 
     # -- one after the other ------------------------------------------------------------------------------------------
@@ -112,11 +117,11 @@ class Attempts:
             return Next(attempt.target, 0.0, "retry")
         left = self._exchange.total_due - now
         if verdict.again and not (failure.kind is Kind.TIMEOUT and len(self._plan.targets) > 1):
-            pause = backoff(self.made, random.random()) if verdict.wait is None else verdict.wait
+            pause = self._pause(verdict.wait)
             if patience(pause, left):
                 self._again.append((now + pause, attempt.target))
         if verdict.elsewhere:
-            found = self._other(attempt, failure, attempt.target.window + 1 if verdict.needs_window else 0)
+            found = self._other(attempt, failure, attempt.target.window + 1 if verdict.needs_window else 0, now)
             if found is not None:
                 return found
         if not self._again or verdict.needs_window:
@@ -125,15 +130,21 @@ class Attempts:
         self._again.remove((at, target))
         return Next(target, max(0.0, at - now), "retry") if at - now < left else None
 
+    def _pause(self, wait: float | None) -> float:
+        """Seconds before a target is asked again: as long as its provider says, else at random, and never so short that
+        it would have more than four requests in three seconds."""
+        pause = backoff(self.made, random.random()) if wait is None else wait
+        return max(pause, backoff(self.made, _LEAST_CHANCE))
+
     def _has_other_key(self, attempt: Attempt) -> bool:
         """Whether its provider has a credential that was not tried in this exchange."""
         return sum(each is attempt.target for each in self._tried) < attempt.stake.keys
 
-    def _other(self, attempt: Attempt, failure: Failure, window: int) -> Next | None:
+    def _other(self, attempt: Attempt, failure: Failure, window: int, now: float) -> Next | None:
         """Another target, with what an attempt there needs."""
         free = None if attempt.may_cost(failure) else attempt.stake
         while (target := self._untried(window)) is not None:
-            stake = self._exchange.stake(target, free)
+            stake = self._stake(target, now, free)
             if isinstance(stake, Stake):
                 return Next(target, 0.0, "fallback", stake)
             self._tried.append(target)
@@ -156,8 +167,9 @@ class Attempts:
 
     def _start(self, target: Target, why: str, stake: Stake | None = None) -> None:
         """Make an attempt, with what it needs of limits; at another target, if that one's limits refuse."""
+        now = self._relay.clock()
         while stake is None:
-            found = self._exchange.stake(target)
+            found = self._stake(target, now)
             if isinstance(found, Stake):
                 stake = found
                 break
@@ -170,23 +182,62 @@ class Attempts:
         self.made += 1
         self._tried.append(target)
         self.current = attempt = Attempt(self._exchange, self._relay, target, stake, why)
-        self._exchange.prepare(attempt)
+        self._prepare(attempt)
         if self.cut is not None:
             attempt.before, attempt.held = self._exchange.answer, Silence(self.cut)
-        attempt.begin()
+        attempt.begin(now)
         if self._hedges and self.current is attempt and self.rival is None and self._is_open:
             self._plan_rival(target)
+
+    def _stake(self, target: Target, now: float, free: Stake | None = None) -> Stake | Refusal | Failure:
+        """What an attempt at `target` needs of limits and credentials. `free`: of one that failed and cost nothing."""
+        exchange = self._exchange
+        assert exchange.passage is not None
+        is_alias, passthrough = self._plan.alias is not None, exchange.passage.grant.passthrough
+        return take_stake(exchange.taking, self._relay, passthrough, target, is_alias, now, free)
+
+    def _prepare(self, attempt: Attempt) -> None:
+        """What `attempt` sends to its target."""
+        relay, exchange = self._relay, self._exchange
+        head, passage, call, body = exchange.head, exchange.passage, exchange.call, exchange.body
+        assert head is not None and passage is not None
+        target, options = attempt.target, relay.options
+        asks = False
+        if call is not None and call.lacks_usage and options.meters:
+            # In a compressed stream the report could not be taken out again.
+            is_readable = options.identity or head.get(b"accept-encoding") is None
+            asks = is_readable and passage.may_ask_for_usage(target.provider)
+        model = target.model if exchange.dialect.name != "gemini" else None  # there it stands in the path
+        size = None
+        if body.is_held:
+            attempt.pieces, size = body.pieces, body.size
+            if model is not None or asks:
+                attempt.pieces = body.version(model, asks, not self.can_be_replaced)
+                size = len(attempt.pieces[0])
+            attempt.size = size
+        identity = call is not None and call.stream and options.identity
+        attempt.lines = passage.upstream_head(head, target, relay.name, size, identity, attempt.stake.secret)
+        attempt.hides_usage = asks
+        if exchange.taking is not None:
+            attempt.stop_at = exchange.taking.stop_at(attempt.stake)
 
     def _untried(self, window: int) -> Target | None:
         """A target that was not asked yet and whose breaker lets it pass, out of the first group that has one."""
         now = self._relay.clock()
+        warming: Target | None = None  # has just come back, and gets a part of its requests only
         for group in self._plan.groups:
             targets = [each for each in group if each.window >= window and not self._is_tried(each)]
-            if targets:
-                at = choose([self._candidate(each) for each in targets], now, random.random, self._sticky)
-                if at is not None:
-                    return targets[at]
-        return None
+            if not targets:
+                continue
+            candidates = [self._candidate(each) for each in targets]
+            at = choose(candidates, now, random.random, self._sticky)
+            if at is None:
+                continue
+            share = candidates[at].health.breaker.share(now)
+            if share >= 1.0 or random.random() < share:
+                return targets[at]
+            warming = warming or targets[at]
+        return warming
 
     def _is_tried(self, target: Target) -> bool:
         return any(each is target for each in self._tried)  # comparing them by value takes 20 us
@@ -208,8 +259,8 @@ class Attempts:
 
     @property
     def resumes(self) -> bool:
-        alias, exchange = self._plan.alias, self._exchange
-        if alias is None or not alias.resumes or exchange.call is None or not exchange.call.stream:
+        exchange = self._exchange
+        if not self.may_resume or exchange.call is None or not exchange.call.stream:
             return False
         if self._is_single is None:
             self._is_single = look(exchange.body.whole()).choices == 1
@@ -244,9 +295,8 @@ class Attempts:
             return Next(target, 0.0, "resume")
         if not self._may(attempt.target, now) or (verdict is not None and not verdict.again):
             return None
-        wait = None if verdict is None else verdict.wait
-        if wait is None:
-            wait = 0.0 if attempt.passed else backoff(self.made, random.random())
+        told = None if verdict is None else verdict.wait
+        wait = 0.0 if attempt.passed and told is None else self._pause(told)
         return Next(attempt.target, wait, "resume") if patience(wait, self._exchange.total_due - now) else None
 
     def _may(self, target: Target, now: float) -> bool:
@@ -261,20 +311,20 @@ class Attempts:
 
     def _send_rival(self) -> None:
         self._timer = None
-        first = self.current
-        if first is None or not self._is_open or not self._relay.hedges.take(self._relay.clock()):
+        first, now = self.current, self._relay.clock()
+        if first is None or not self._is_open or not self._relay.hedges.take(now):
             return
         self._hedges = False
         target = self._untried(0) or first.target
-        stake = self._exchange.stake(target)
+        stake = self._stake(target, now)
         if not isinstance(stake, Stake):  # a limit, or a budget, has no room for two
             return
         self._tried.append(target)
         self.made += 1
         try:
             self.rival = rival = Attempt(self._exchange, self._relay, target, stake, "hedge")
-            self._exchange.prepare(rival)
-            rival.begin()
+            self._prepare(rival)
+            rival.begin(now)
         except Exception as error:
             self._exchange.crashed(error)
 

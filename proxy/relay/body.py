@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class RequestBody:
     """`is_held`: kept in full until an answer is let through. `size` counts what the client sent and is kept now."""
 
-    __slots__ = ("is_held", "limit", "size", "_changed", "_changed_for", "_pieces", "_relay")
+    __slots__ = ("is_held", "limit", "pieces", "size", "_changed", "_changed_for", "_relay")
 
     def __init__(self, relay: Relay) -> None:
         self.is_held = True
@@ -33,7 +33,7 @@ class RequestBody:
         self.size = 0
         self._changed: list[bytes] = []  # as the last target that needs changes gets it
         self._changed_for: tuple[str | None, bool] | None = None
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._relay = relay
 
     def hold(self, is_held: bool) -> None:
@@ -51,7 +51,7 @@ class RequestBody:
 
     def keep(self, pieces: list[bytes]) -> None:
         size = sum(map(len, pieces))
-        self._pieces += pieces
+        self.pieces += pieces
         self.size += size
         self._relay.bodies += size
 
@@ -62,9 +62,9 @@ class RequestBody:
 
     def whole(self) -> bytes:
         """All of it as one value, kept in place of the pieces."""
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        if len(self.pieces) != 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0]
 
     @property
     def can_be_sent_again(self) -> bool:
@@ -73,8 +73,6 @@ class RequestBody:
     def version(self, model: str | None, asks_for_usage: bool, is_last: bool) -> list[bytes]:
         """The body with `model` where the model's name stands, and with `include_usage` put in; every other byte stays
         (DESIGN 4). `is_last`: no other will be asked for."""
-        if model is None and not asks_for_usage:
-            return self._pieces
         if self._changed_for == (model, asks_for_usage):
             return self._changed
         body = self.whole()
@@ -86,7 +84,7 @@ class RequestBody:
         if is_last:
             self.release()
             self.keep([body])
-            return self._pieces
+            return self.pieces
         self._forget_changed()
         self._changed, self._changed_for = [body], (model, asks_for_usage)
         self._relay.bodies += len(body)
@@ -97,15 +95,16 @@ class RequestBody:
         self._changed, self._changed_for = [], None
 
     def release(self) -> None:
-        self._forget_changed()
+        if self._changed:
+            self._forget_changed()
         self._relay.bodies -= self.size
-        self._pieces = []
+        self.pieces = []
         self.size = 0
 
     def send_kept(self, upstream: UpstreamConnection, head: bytes, framing: Framing) -> None:
         """The head, and what has been waiting for the link."""
         upstream.transport.write(head)
-        pieces = self._pieces
+        pieces = self.pieces
         self.release()
         if pieces:
             self.forward(upstream, pieces, framing)

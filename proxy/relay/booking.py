@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.outcome import Attempt as Tried
-from proxy.outcome import Usage, sum_known, sum_usage
+from proxy.outcome import Receipt, Usage, sum_known, sum_usage
 from proxy.relay.metering import Metering, cost_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Booking:
         self._open = 0  # attempts whose figures are not known yet
         self._metered = 0  # answers; two may be at once
         self._is_closed = False
-        self._parts: list[tuple[int, Usage]] = []  # by number of the attempt
+        # Number of the attempt, what it used, its cost, the model that was served.
+        self._parts: list[tuple[int, Usage, int | None, str | None]] = []
 
     def metering(self, attempt: Attempt) -> Metering | None:
         """For an attempt at a provider who may want money for it from now on."""
@@ -55,7 +56,8 @@ class Booking:
         if metering is None:
             # Not metered by our own wish: nobody will know what it used.
             is_known = self._relay.options.meters or answer is None or answer.status >= 300
-            self._settle(attempt, None, None, is_known)
+            if exchange.taking is not None:
+                self._settle(attempt, None, None, is_known)
             return
         ended_well = tried.failure is None
         if answer is not None and answer.watch is not None:
@@ -82,10 +84,9 @@ class Booking:
             cost = cost_of(attempt.provider, names, usage, passage.snapshot, receipt.started_at)
         except Exception as error:  # as in `note`
             exchange.report(error)
-        mine = receipt.attempts[number]._replace(usage=usage, cost_micros=cost, model_served=model)
-        receipt.attempts[number] = mine
-        self._parts.append((number, usage))
-        self._settle(attempt, usage, cost, True)
+        self._parts.append((number, usage, cost, model))
+        if exchange.taking is not None:
+            self._settle(attempt, usage, cost, True)
         self._open -= 1
         if self._is_closed and not self._open:
             self._record(exchange)
@@ -105,27 +106,25 @@ class Booking:
 
     def _record(self, exchange: Exchange) -> None:
         """The very last: put together the figures, give back what nobody used, hand over the receipt."""
-        receipt = exchange.receipt
+        receipt, passage = exchange.receipt, exchange.passage
         if self._parts:
-            self._add_up(exchange)
+            _, receipt.usage, receipt.cost_micros, receipt.model_served = self._parts[0]
+            if len(receipt.attempts) > 1:  # of a single one the figures are those of the exchange (outcome.Attempt)
+                self._add_up(receipt)
+            prices = None if passage is None else passage.snapshot.prices
+            if receipt.cost_micros is not None and prices is not None:
+                receipt.price_version = prices.version
         if exchange.taking is not None:
             exchange.taking.close()
             exchange.taking = None
-        self._relay.record(receipt, exchange.passage)
+        self._relay.record(receipt, passage)
 
-    def _add_up(self, exchange: Exchange) -> None:
-        receipt, parts = exchange.receipt, self._parts
-        last = receipt.attempts[max(number for number, _ in parts)]
+    def _add_up(self, receipt: Receipt) -> None:
+        parts, attempts = sorted(self._parts, key=lambda part: part[0]), receipt.attempts
+        for number, usage, cost, model in parts:
+            attempts[number] = attempts[number]._replace(usage=usage, cost_micros=cost, model_served=model)
+        receipt.usage = sum_usage(usage for _, usage, _, _ in parts)
+        receipt.cost_micros = sum_known(cost for _, _, cost, _ in parts)
         # Of what the client got; what was to carry that on may have been another's.
-        shown = [each for each in receipt.attempts if each.bytes_out and each.model_served is not None]
-        receipt.model_served = (shown[-1] if shown else last).model_served
-        receipt.cost_micros = sum_known(each.cost_micros for each in receipt.attempts)
-        snapshot = None if exchange.passage is None else exchange.passage.snapshot
-        if receipt.cost_micros is not None and snapshot is not None and snapshot.prices is not None:
-            receipt.price_version = snapshot.prices.version
-        if len(parts) == 1:
-            receipt.usage = parts[0][1]
-            if len(receipt.attempts) == 1:  # its figures are those of the exchange (outcome.Attempt)
-                receipt.attempts[0] = last._replace(usage=None, cost_micros=None, model_served=None)
-        else:
-            receipt.usage = sum_usage(usage for _, usage in parts)
+        shown = [each.model_served for each in attempts if each.bytes_out and each.model_served is not None]
+        receipt.model_served = shown[-1] if shown else parts[-1][3]

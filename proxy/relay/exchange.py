@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
 from proxy.policy.limits import Chain, Refusal
-from proxy.policy.plan import Plan, Target
+from proxy.policy.plan import Plan
 from proxy.policy.retry import Verdict
 from proxy.policy.router import PLAIN, dialect_of
 from proxy.relay import phases
@@ -31,7 +31,6 @@ from proxy.relay.booking import Booking
 from proxy.relay.held import ERROR_EVENT
 from proxy.relay.local import Ours, error_answer, our_answer
 from proxy.relay.request import Passage, pass_in
-from proxy.relay.stakes import Stake, take_stake
 from proxy.relay.taking import Taking
 from proxy.relay.upstream import UpstreamConnection
 from proxy.wire import encode
@@ -211,32 +210,6 @@ class Exchange:
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    def stake(self, target: Target, free: Stake | None = None) -> Stake | Refusal | Failure:
-        """What an attempt at `target` needs of limits and credentials. `free`: of one that failed and cost nothing."""
-        assert self.passage is not None
-        is_alias = self.receipt.alias is not None
-        return take_stake(self.taking, self._relay, self.passage.grant.passthrough, target, is_alias, free)
-
-    def prepare(self, attempt: Attempt) -> None:
-        """What `attempt` sends to its target."""
-        relay, head, passage, call = self._relay, self.head, self.passage, self.call
-        assert head is not None and passage is not None
-        target, body = attempt.target, self.body
-        # In a compressed stream the report could not be taken out again.
-        is_readable = relay.options.identity or head.get(b"accept-encoding") is None
-        is_metered = relay.options.meters and is_readable
-        asks = call is not None and call.lacks_usage and is_metered and passage.may_ask_for_usage(target.provider)
-        model = target.model if self.dialect.name != "gemini" else None  # there it stands in the path
-        size = None
-        if body.is_held:
-            attempt.pieces = body.version(model, asks, not self.can_be_replaced)
-            size = sum(map(len, attempt.pieces))
-        identity = call is not None and call.stream and relay.options.identity
-        attempt.lines = passage.upstream_head(head, target, relay.name, size, identity, attempt.stake.secret)
-        attempt.hides_usage = asks
-        if self.taking is not None:
-            attempt.stop_at = self.taking.stop_at(attempt.stake)
-
     @property
     def can_be_replaced(self) -> bool:
         """Whether the attempt that runs may not be the one that answers."""
@@ -262,10 +235,12 @@ class Exchange:
 
     def answer_with(self, attempt: Attempt) -> None:
         """The client gets the answer of `attempt`, whatever becomes of it."""
-        assert self.attempts is not None
-        self.attempts.won(attempt)
+        attempts = self.attempts
+        assert attempts is not None
+        if attempts.may_race:
+            attempts.won(attempt)
         self.answer = attempt.answer
-        if self.has_body and not self.resumes:
+        if self.has_body and not (attempts.may_resume and attempts.resumes):
             self.body.release()  # no other attempt can follow: do not hold 32 MiB through a long stream
         if self.answer is not None:
             self.receipt.status = self.answer.status
@@ -284,7 +259,7 @@ class Exchange:
     @property
     def resumes(self) -> bool:
         """If the answer breaks off, another attempt may carry it on."""
-        return self.attempts is not None and self.attempts.resumes
+        return self.attempts is not None and self.attempts.may_resume and self.attempts.resumes
 
     def broke(self, attempt: Attempt, failure: Failure) -> None:
         """The answer that the client gets has broken off, or what was to carry it on has failed."""
@@ -468,22 +443,24 @@ class Exchange:
 
     def entered(self, attempt: Attempt) -> None:
         """`attempt` has come to a phase of its own."""
-        if attempt is self._current or self._current is None:
+        attempts, before = self.attempts, self.client.deadline
+        rival = None if attempts is None else attempts.rival
+        if attempt is not rival:
             self.phase = attempt.phase
-        before = self.client.deadline
         self._set_deadline(attempt.phase, attempt.limit, attempt.since)
         if attempt.held is not None:
             self.client.deadline = min(self.client.deadline, attempt.held.until)
-        if self.attempts is not None and self.attempts.rival is not None:
+        if rival is not None:
             self.client.deadline = min(self.client.deadline, before)  # of the other one
 
     def _set_deadline(self, phase: Phase, limit: float, since: float) -> None:
         # In these two, progress and an average rate are looked for before the limit is up, be it infinite.
-        is_watched = (phase is _BODY or phase is _SEND) and limit > phases.STEP
-        due = since + (phases.STEP if is_watched else limit)
-        self.client.deadline = due if due < self.total_due else self.total_due
-        if self.client.is_full:
-            self.client.watch_stall()
+        if (phase is _BODY or phase is _SEND) and limit > phases.STEP:
+            limit = phases.STEP
+        due, client = since + limit, self.client
+        client.deadline = due if due < self.total_due else self.total_due
+        if client.is_full:
+            client.watch_stall()
 
     def check(self, now: float) -> float:
         """Called by the sweeper: the next moment to look, or the exchange has failed."""

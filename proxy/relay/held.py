@@ -101,7 +101,7 @@ class Held:
         if attempt.is_refused:
             attempt.refused(answer.status)
             return True
-        failure = error_status(answer.status, attempt.phase)
+        failure = error_status(answer.status, Phase.DONE)
         if attempt.try_again(failure, attempt.judge()):
             return True
         self.let_through(attempt, answer)

@@ -82,6 +82,8 @@ class Relay:
         "_count",
         "_credentials",
         "_emptied",
+        "_named",
+        "_prefix",
         "_sinks",
     )
 
@@ -131,6 +133,7 @@ class Relay:
         self.is_draining = False
         self.started = wall() // 10**9  # epoch seconds; and as RFC 3339 writes it: since when there are these models
         self.started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started))
+        self._named, self._prefix = b"", ""  # what an id begins with, for that name
         self._count = 0
         self._emptied: asyncio.Event | None = None
 
@@ -181,7 +184,9 @@ class Relay:
 
     def id_of(self, number: int) -> str:
         """What an exchange is called everywhere: in order within one process, and unique among all."""
-        return f"{self.name[10:].decode()}-{number:x}"
+        if self._named is not self.name:
+            self._named, self._prefix = self.name, self.name[10:].decode() + "-"
+        return f"{self._prefix}{number:x}"
 
     def disconnect_of(self, grant: Grant, is_said: bool) -> Disconnect:
         """What becomes of an answer whose client, who came with `grant`, leaves now. `is_said`: all but its end has

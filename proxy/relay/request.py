@@ -100,13 +100,16 @@ class Passage:
 
     def scrub(self, receipt: Receipt) -> None:
         """Hide what the provider was told and no log may show, a credential of the client's own included."""
-        names = {receipt.provider, *[each.provider for each in receipt.attempts]} if receipt.attempts else ()
+        attempts = receipt.attempts
+        if not attempts:
+            return
+        names = (attempts[0].provider,) if len(attempts) == 1 else {each.provider for each in attempts}
         for name in names:
-            provider = self.snapshot.providers.get(name or "")
+            provider = self.snapshot.providers.get(name)
             mask = None if provider is None else self.mask_of(provider)
             if mask is not None:
                 scrub(receipt, mask)
-        if self._carried is not None and receipt.attempts:
+        if self._carried is not None:
             scrub(receipt, self._carried)
 
     def may_ask_for_usage(self, provider: Provider) -> bool:
@@ -117,14 +120,8 @@ class Passage:
         return version is None or version[1] >= b"2024-09"
 
     def plan(self, call: Call | None, body: RequestBody, now: int) -> Plan | Failure:
-        """Where `call` may go, as far as the key may ask for it. That may have changed while the body came."""
-        found = self._plan_for(call, now)
-        if isinstance(found, Failure) or found.alias is None or found.alias.cost is None:
-            return found
-        return affordable(found, call, body.whole(), self.snapshot, now / 1e9)
-
-    def _plan_for(self, call: Call | None, now: int) -> Plan | Failure:
-        """Of all that `call` says only the model matters (plan)."""
+        """Where `call` may go, as far as the key may ask for it; of all that it says only the model matters (plan).
+        Keys and limits may have changed while the body came."""
         admission = self._admission
         if self._version != admission.version:
             refused = admission.refuses_now(self.grant, now)
@@ -133,15 +130,20 @@ class Passage:
             self._version, self._plan = admission.version, None
         model = None if call is None else call.model
         names_more = call is not None and call.names_more
-        if self._plan is not None and self._model == model and not names_more:
-            return self._plan
+        found: Plan | Failure | None = self._plan
+        if found is None or self._model != model or names_more:
+            found = self._plan_for(call, model, names_more)
+        if isinstance(found, Failure) or found.alias is None or found.alias.cost is None:
+            return found
+        return affordable(found, call, body.whole(), self.snapshot, now / 1e9)
+
+    def _plan_for(self, call: Call | None, model: str | None, names_more: bool) -> Plan | Failure:
         found = plan(self.route, call, self._query, self.snapshot)
         if not isinstance(found, Failure):
             found = self._permitted(found, model, names_more)
-        if isinstance(found, Failure):
-            return found
-        self.chain = admission.chain(self.grant, model, found)
-        self._plan, self._model = found, model
+        if not isinstance(found, Failure):
+            self.chain = self._admission.chain(self.grant, model, found)
+            self._plan, self._model = found, model
         return found
 
     def _permitted(self, found: Plan, model: str | None, names_more: bool) -> Plan | Failure:

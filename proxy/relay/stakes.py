@@ -36,8 +36,8 @@ class Stake:
     """`common` and `own` were taken of limits (taking). `number` is that of `secret` among its provider's."""
 
     __slots__ = (
-        "common", "credentials", "number", "own", "secret", "_health", "_is_probe", "_is_told", "_model", "_notice",
-        "_provider",
+        "common", "credentials", "is_concerned", "number", "own", "secret", "_health", "_is_probe", "_is_told",
+        "_model", "_notice", "_provider",
     )  # fmt: skip
 
     def __init__(self, provider: str, model: str, notice: Notice) -> None:
@@ -45,6 +45,7 @@ class Stake:
         self.own: Hold | None = None
         self.secret: Secret | None = None
         self.number = 0
+        self.is_concerned = False  # somebody wants to know that it went well; that it did not is always told
         self.credentials: Credentials | None = None  # None: the provider has none of ours
         self._provider = provider
         self._model = model
@@ -55,6 +56,7 @@ class Stake:
 
     def join(self, health: TargetHealth, now: float) -> None:
         self._health = health
+        self.is_concerned = True
         self._is_probe = health.begin(now)
 
     def first_event(self, seconds: float, now: float) -> None:
@@ -88,8 +90,6 @@ class Stake:
                 self.credentials.limited(self.number, _LIMITED if wait is None else wait, now)
                 if self.credentials.has_unlimited(now):
                     is_good = wait = None  # the target itself may be asked with others
-            elif 200 <= status < 300:
-                self.credentials.worked(self.number, self._model, now)
             elif not status:
                 self.credentials.forget(self.number, self._model)
         if self._health is not None:
@@ -97,7 +97,8 @@ class Stake:
             self._health.end(now, self._is_probe, is_good, wait)
             if was_closed and not self._health.breaker.is_closed:
                 seconds = round(self._health.breaker.retry_in(now), 1)
-                self._tell("warn", "the target {} keeps failing, and is left alone", seconds=seconds)
+                why = "keeps failing, and" if wait is None else "asked for a pause, and"
+                self._tell("warn", f"the target {{}} {why} is left alone", seconds=seconds)
 
     def _tell(self, level: str, message: str, **more: object) -> None:
         if self.secret is not None and level == "warn":
@@ -123,12 +124,17 @@ class Stake:
 
 
 def take_stake(
-    taking: Taking | None, relay: Relay, passthrough: bool, target: Target, is_alias: bool, free: Stake | None = None
+    taking: Taking | None,
+    relay: Relay,
+    passthrough: bool,
+    target: Target,
+    is_alias: bool,
+    now: float,
+    free: Stake | None = None,
 ) -> Stake | Refusal | Failure:
     """For an attempt at `target`; `free`: of one that failed and cost nothing. Without an alias nobody could answer in
     its place, so it is asked whatever is known of its credential."""
-    now, model = relay.clock(), target.model or ""
-    provider = target.provider
+    model, provider = target.model or "", target.provider
     stake = Stake(provider.name, model, relay.notice)
     if provider.credential is not None and not passthrough:
         stake.credentials = credentials = relay.credentials_of(provider)
@@ -136,6 +142,7 @@ def take_stake(
         if number is None and is_alias:
             return _no_credential(provider)
         stake.number = number or 0
+        stake.is_concerned = credentials.is_troubled
         stake.secret = provider.credentials[stake.number]
     if taking is not None:
         found = taking.attempt(target, free)

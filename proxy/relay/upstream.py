@@ -107,9 +107,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- the exchange's and the pool's side ---------------------------------------------------------------------------
 
-    def send(self, head: bytes, pieces: list[bytes]) -> None:
-        """Write a head and the whole body."""
-        if sum(map(len, pieces)) <= JOIN_BYTES:
+    def send(self, head: bytes, pieces: list[bytes], size: int) -> None:
+        """Write a head and the whole body; `size` is the body's."""
+        if size <= JOIN_BYTES:
             self.transport.write(head + b"".join(pieces) if pieces else head)
         else:
             self.transport.writelines([head, *pieces])

@@ -112,6 +112,7 @@ class Worker:
         )
         self.relay = Relay(loop, settings.relay, admission, settings.snapshot, self._sinks, run=self._run)
         self._count()
+        self.relay.notice = self._note
         self.relay.start()
         self._models = StoredModels(self._given.path, self.relay, self._note)
         self._keys = read_keys(settings, self._counters, admission, self._models, self._note)

@@ -51,6 +51,19 @@ def test_the_sidecar_gets_its_settings_and_no_more(tmp_path: Path, monkeypatch: 
     assert "OPENAI_API_KEY" not in start.environment
 
 
+def test_a_change_is_measured_beside_what_was_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = CONTESTANTS["before"]
+    assert before.start is not None
+    monkeypatch.setenv("BENCH_BEFORE", str(tmp_path))
+    with pytest.raises(Absent, match="BENCH_BEFORE"):
+        before.start(4711, tmp_path, "the-key")
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "__main__.py").touch()
+    start = before.start(4711, tmp_path, "the-key")
+    assert start.environment["PYTHONPATH"] == str(tmp_path)
+    assert start.environment["LLM_PROXY_KEYS"] == "bench=the-key"
+
+
 def test_keys_are_long_and_new() -> None:
     assert len(make_key()) == 32
     assert make_key() != make_key()

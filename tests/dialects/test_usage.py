@@ -396,3 +396,27 @@ def test_no_report_raises_and_no_part_is_larger_than_its_whole(told: dict[str, A
             assert (each.cached or 0) + (each.cache_write or 0) <= each.input <= 3 * 10**12
         if each.output is not None:
             assert (each.reasoning or 0) <= each.output <= 3 * 10**12
+
+
+DETAIL_NAMES = ("cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_tokens")
+NAMES = ("prompt_tokens", "completion_tokens", "total_tokens", "cost", "reasoning_tokens", "cached_tokens")
+_FIGURES = st.one_of(st.integers(-2, 60), st.none(), st.booleans(), st.floats(allow_nan=False), st.just(10**12 + 1))
+_DETAILS = st.one_of(st.none(), st.just([]), st.dictionaries(st.sampled_from(DETAIL_NAMES), _FIGURES, max_size=4))
+
+
+@given(st.integers(0, 50), st.integers(0, 50), _DETAILS, _DETAILS, st.dictionaries(st.sampled_from(NAMES), _FIGURES))
+def test_the_short_way_says_what_the_long_way_says(
+    prompt: int, completion: int, first: object, second: object, odd: dict[str, object]
+) -> None:
+    report = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": first,
+        "completion_tokens_details": second,
+        **odd,
+    }
+    short = chat(report)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(usage, "_usual", lambda report: None)
+        assert chat(report) == short

@@ -10,7 +10,7 @@ import pytest
 from proxy.outcome import Phase
 from proxy.relay import client as module
 from proxy.relay.attempt import Attempt
-from proxy.relay.body import RequestBody
+from proxy.relay.attempts import Attempts
 from proxy.relay.exchange import Exchange
 from proxy.relay.options import ByteLimits, RelayOptions
 from tests.relay import stage as s
@@ -420,7 +420,7 @@ def break_down(*_: Any, **__: Any) -> None:
         (Exchange, "body_ended"),
         (Exchange, "_dispatch"),
         (Attempt, "begin"),
-        (RequestBody, "version"),
+        (Attempts, "_prepare"),
     ],
 )
 def test_a_fault_in_a_request_is_a_500(of: type, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
