@@ -14,6 +14,7 @@ import pytest
 
 from proxy import __version__
 from proxy.cli import main
+from proxy.ledger.models import ModelStore
 from proxy.server.table import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +84,24 @@ def test_check_as_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     assert document["errors"] == []
     assert document["default_provider"] == "openai"
     assert "very-secret" not in text
+
+
+def test_check_knows_the_aliases_that_are_stored_and_warns_of_those_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("LLM_PROXY_MODELS", "fast = openai/gpt-4o")
+    monkeypatch.setenv("LLM_PROXY_DB", str(tmp_path / "a.db"))
+    with ModelStore(str(tmp_path / "a.db"), 1.0) as store:
+        store.put("fast", "fast = openai/gpt-4.1")
+        store.put("lost", "lost = groq/m")
+    assert main(["check", "--json", "--model", "fast"]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert [(each["name"], each["targets"]) for each in document["aliases"]] == [("fast", "openai/gpt-4.1")]
+    assert document["routes"]["fast"]["openai"] == "openai/gpt-4.1"
+    assert said.err.startswith("llm-proxy: warning: the stored alias lost is not used: ")
+    assert document["warnings"] == [said.err.removeprefix("llm-proxy: warning: ").rstrip()]
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

@@ -19,7 +19,7 @@ LEFT = 128 + signal.SIGPIPE  # whoever read has left, as shells count
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.mark.parametrize("command", ["usage", "tail", "prices", "ledger", "keys"])
+@pytest.mark.parametrize("command", ["usage", "tail", "prices", "ledger", "keys", "models"])
 def test_every_command_is_one_of_the_program_and_explains_itself(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,7 @@ def test_keys_of_the_environment_are_shown_and_cannot_be_changed(desk: Desk) -> 
         *(desk.ask("POST", f"/keys/static/{what}") for what in ("rotate", "disable", "enable")),
     ]
     assert {(each.status, each.message) for each in refusals} == {
-        (409, "static is a key of LLM_PROXY_KEYS: change it there, and restart llm-proxy.")
+        (409, "static is a key of LLM_PROXY_KEYS: change it there, and reload llm-proxy.")
     }
     assert desk.ask("POST", "/keys", {"name": "static"}).status == 409
 

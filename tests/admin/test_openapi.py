@@ -10,10 +10,12 @@ import pytest
 
 from proxy.admin.keys import KeyPages
 from proxy.admin.limits import LimitPages
+from proxy.admin.models import Catalog, ModelPages
 from proxy.admin.openapi import document, openapi_route
 from proxy.admin.reload import Reloaded, ReloadPage
 from proxy.admin.routes import Route, probes
 from proxy.admin.spending import SpendingPages
+from proxy.catalog.snapshot import Origin, Provider
 from proxy.ledger.keys import KeyStore
 from tests.admin.api import Api
 from tests.ledger.filled import fill
@@ -24,8 +26,10 @@ BODIES: dict[str, Any] = {
     "post /keys": {"name": "new"},
     "patch /keys/{name}": {"owner": "Ann"},
     "put /groups/{name}": {"limits": "rpm=5"},
+    "put /models/{name}": {"targets": "x/m"},
 }
 NAMES = {"name": "ci", "scope": "all", "id": "1"}
+X = Provider("x", "openai", Origin("http", "127.0.0.1", 9))
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def api(tmp_path: Path) -> Api:
         openapi_route(lambda: routes),
         *KeyPages(path, {}, lambda: "keys", nothing, nothing).routes(),
         *LimitPages(limiter(all="rpm=5"), nothing).routes(),
+        *ModelPages(path, lambda: Catalog({"x": X}, {}, {}, {}, {}), lambda: ({}, [], 0.0), *[nothing] * 3).routes(),
         *SpendingPages(path, nothing, nothing).routes(),
         *ReloadPage(reload).routes(),
     ]

@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from proxy.ledger import migrations, run, schema
 from proxy.ledger.keys import KeyRow, KeyStore, digest_of
+from proxy.ledger.models import ModelStore, stored_models
 from proxy.ledger.reader import LedgerReader
 from proxy.ledger.rows import entry_of
 from proxy.ledger.schema import LedgerUnusable
@@ -53,7 +54,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(older: Path, newer: list[s
     connection.close()
     assert rows(older) == [before | {"colour": None}]
     names = [row["name"] for row in rows(older, "SELECT name FROM _sqlite_migrations ORDER BY id")]
-    assert names == ["first_tables", "keys", "attempts_visible", "last"]
+    assert names == ["first_tables", "keys", "attempts_visible", "models", "last"]
 
 
 def test_a_migrated_file_is_written_and_then_left_alone(older: Path, newer: list[str]) -> None:
@@ -150,6 +151,18 @@ def test_a_ledger_of_the_second_version_gets_columns_for_attempts(
     with LedgerReader(str(path)) as ledger_reader:  # what older rows do not say stands with their exchange
         totals = ledger_reader.totals(["provider"])
     assert {group.names[0]: group.cost_micros for group in totals.groups} == {"openai": 1234 + 1200, "azure": 34}
+
+
+def test_a_ledger_of_the_third_version_gets_a_table_of_aliases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = left_by(3, tmp_path / "third.db", monkeypatch)
+    before = [rows(path, f"SELECT * FROM {table}") for table in ("exchanges", "attempts", "runs")]
+    assert stored_models(str(path)) == [], "whoever only reads leaves it as it is"
+    assert rows(path, "PRAGMA user_version") == [{"user_version": 3}]
+    with ModelStore(str(path), 1.0) as store:
+        assert store.models() == []
+        row = store.put("fast", "fast = x/m")
+    assert stored_models(str(path)) == [row]
+    assert [rows(path, f"SELECT * FROM {table}") for table in ("exchanges", "attempts", "runs")] == before
 
 
 def test_a_ledger_of_the_first_version_is_written_on(first: Path) -> None:

@@ -38,6 +38,22 @@ def stage():  # type: ignore[no-untyped-def]
         stage.relay.deadlines.start()  # drain has stopped it; the end of the stage counts its timer
 
 
+def test_how_targets_and_credentials_stand_is_that_of_the_providers_there_are() -> None:
+    with Stage() as stage:
+        relay, now = stage.relay, stage.loop.time()
+        assert relay.standing() == ({}, [], now)
+        provider = relay.snapshot.providers["openai"]
+        health, known = relay.health.of(("openai", "m")), relay.credentials_of(provider)
+        assert relay.standing() == ({("openai", "m"): health}, [(provider, known)], now)
+        targets = relay.standing()[0]
+        relay.health.of(("openai", "other"))
+        assert len(targets) == 1, "it is of one moment"
+        relay.snapshot = replace(relay.snapshot, providers={"openai": replace(provider)})
+        assert relay.standing()[1] == [], "of a provider that was configured anew nothing is known"
+        relay.snapshot = replace(relay.snapshot, providers={})
+        assert relay.standing()[1] == []
+
+
 def test_idle_connections_are_closed_at_once(stage: Stage) -> None:
     stage.warm(2)
     client = stage.client()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ def table(**environ: str) -> RouteTable:
     def nothing(*_: Any, **__: Any) -> Any:
         pass
 
-    return admin_table(Given(settings), admission, list, nothing, nothing, nothing, nothing)
+    relay: Any = SimpleNamespace(admission=admission, look_for_changes=nothing, standing=nothing)
+    return admin_table(Given(settings), relay, nothing, list, nothing, nothing, nothing)
 
 
 def test_every_route_but_the_probes_needs_the_token() -> None:
@@ -53,6 +55,10 @@ def test_the_routes_that_are_promised() -> None:
         "DELETE /groups/{name}",
         "GET /limits",
         "GET /limits/{scope}",
+        "GET /models",
+        "PUT /models/{name}",
+        "DELETE /models/{name}",
+        "GET /targets",
         "GET /usage",
         "GET /exchanges",
         "GET /lost",

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from proxy.catalog.secret import Secret
+from proxy.catalog.snapshot import Origin, Provider, Snapshot
 from proxy.ledger.counters import Counters, beside, bump
 from proxy.ledger.keys import KeyRow, KeyStore, digest_of
+from proxy.ledger.models import ModelRow, ModelStore
 from proxy.ledger.schema import LedgerUnusable
 from proxy.policy.admission import Admission
 from proxy.policy.keys import AuthMode, Disconnect, Key, KeyRing
 from proxy.policy.limits import FOREVER, Demand, Hold, Limiter
 from proxy.policy.rules import Rules, parse_rules
+from proxy.relay.relay import Relay
 from proxy.server import keys as module
 from proxy.server.keys import StoredKeys
 from proxy.server.lost import LostRequests
+from proxy.server.models import StoredModels
 from tests.policy.heads import head
 
 SECOND = 10**9
@@ -26,6 +31,7 @@ NOW = 1_800_000_000 * SECOND + 600 * SECOND  # ten minutes into an hour: no wind
 VALUE = "lp-0123456789abcdef"
 OTHER = "lp-fedcba9876543210"
 STATIC = "static-0123456789"
+X = Provider("x", "openai", Origin("http", "127.0.0.1", 9))
 
 
 class Place:
@@ -57,7 +63,9 @@ class Place:
         self.admission = self.admits(mode)
         static = frozenset({"static"}) if mode is AuthMode.KEYS or is_open else None
         lost = LostRequests(self.counters, self.admission, carries, self.note)
-        return StoredKeys(self.path, self.counters, self.admission, static, is_open, lost, self.note)
+        self.relay = cast(Relay, SimpleNamespace(snapshot=Snapshot({"x": X})))
+        self.models = StoredModels(self.path, self.relay, self.note)
+        return StoredKeys(self.path, self.counters, self.admission, static, is_open, lost, self.models, self.note)
 
     def create(self, name: str, value: str = VALUE, **columns: Any) -> None:
         self.store.create(KeyRow(name, digest_of(value), value[:5], **columns))
@@ -225,6 +233,50 @@ def test_whoever_changed_keys_in_this_process_has_them_seen(place: Place) -> Non
     place.store.change("ci", disabled=1)
     stored.look()
     assert place.who() == "ci", "nobody said so"
+
+
+@pytest.mark.parametrize("mode", [AuthMode.KEYS, AuthMode.OFF, AuthMode.PASSTHROUGH])
+def test_aliases_that_are_stored_are_looked_at_as_keys_are(place: Place, mode: AuthMode) -> None:
+    """Also where no keys are used."""
+    stored = place.serve(mode=mode)
+    with ModelStore(place.path, 1.0) as models:
+        models.put("fast", "fast = x/m")
+        stored.look()
+        assert place.relay.snapshot.aliases == {}, "nobody has said so"
+        bump(beside(place.path))
+        stored.look()
+        assert [*place.relay.snapshot.aliases] == ["fast"]
+        models.remove("fast")
+    stored.look_again()
+    assert place.relay.snapshot.aliases == {}
+    stored.close()
+    with pytest.raises(LedgerUnusable, match="closed"):
+        place.models.look()
+
+
+def test_aliases_that_cannot_be_read_now_are_read_later(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, now, waits = place.serve(), [0.0], [1.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with ModelStore(place.path, 1.0) as models:
+        models.put("fast", "fast = x/m")
+    place.create("ci")
+
+    def models_of(store: ModelStore) -> list[ModelRow]:
+        if waits.pop():
+            raise LedgerUnusable("it is locked")
+        return [ModelRow("fast", "fast = x/m", revision=1)]
+
+    monkeypatch.setattr(ModelStore, "models", models_of)
+    stored.look()
+    assert place.relay.snapshot.aliases == {} and place.who() == "ci", "what could be read holds"
+    assert [level for level, text in place.notes if "of keys and aliases cannot be read (it is locked)" in text]
+    waits.append(0.0)
+    stored.look()
+    assert waits == [0.0], "not at once"
+    now[0] = 1.0
+    stored.look()
+    assert [*place.relay.snapshot.aliases] == ["fast"] and waits == []
+    stored.close()
 
 
 def test_a_key_gives_way_to_a_static_one_of_its_name_or_value_and_comes_back(place: Place) -> None:

@@ -127,6 +127,7 @@ FREE = {
     "LLM_PROXY_MODELS": "fast = x/m",
     "LLM_PROXY_RETRIES": "1",
     "LLM_PROXY_RETRY_SHARE": "0.5",
+    "LLM_PROXY_HEDGE_SHARE": "0.5",
     "LLM_PROXY_IDENTITY": "off",
     "LLM_PROXY_INCLUDE_USAGE": "off",
     "LLM_PROXY_METER": "off",
@@ -373,6 +374,23 @@ def test_a_provider_that_stays_is_the_same_and_what_is_known_of_it_stands() -> N
         assert relay.snapshot.providers["x"] is x and relay.snapshot.providers["y"].origin.port == 11
         assert relay.health is not health, "what failed there may work now"
         assert relay.retries is not retries
+
+    with_relay(now, look)
+
+
+def test_a_share_that_was_changed_is_counted_anew_and_one_that_stays_counts_on() -> None:
+    now = settings()
+
+    def look(relay: Relay) -> None:
+        hedges, retries = relay.hedges, relay.retries
+        assert hedges.take(0.0) and not hedges.take(0.0)
+        put(relay, now, settings(LLM_PROXY_HOSTS="llm"))
+        assert relay.hedges is hedges
+        put(relay, now, settings(LLM_PROXY_HEDGE_SHARE="1"))
+        assert relay.retries is retries
+        assert relay.hedges.take(0.0) and not relay.hedges.take(0.0), "it begins with one, as at start"
+        relay.hedges.note_request()
+        assert relay.hedges.take(0.0) and not hedges.take(0.0)
 
     with_relay(now, look)
 

@@ -130,9 +130,15 @@ def test_what_is_no_number_of_retries_is_an_error(text: str) -> None:
     assert error(LLM_PROXY_RETRIES=text).startswith("LLM_PROXY_RETRIES: must be a whole number from 0 to 10")
 
 
+def test_the_share_of_requests_that_are_sent_twice() -> None:
+    assert settings().relay.hedge_share == 0.05
+    assert settings(LLM_PROXY_HEDGE_SHARE="0").relay.hedge_share == 0.0
+
+
+@pytest.mark.parametrize("name", ["LLM_PROXY_RETRY_SHARE", "LLM_PROXY_HEDGE_SHARE"])
 @pytest.mark.parametrize("text", ["x", "1.1", "2", "-0.1", "20%", ".", "1e-1", "nan", "\u0661"])
-def test_what_is_no_share_is_an_error(text: str) -> None:
-    assert error(LLM_PROXY_RETRY_SHARE=text).startswith("LLM_PROXY_RETRY_SHARE: must be a fraction from 0 to 1")
+def test_what_is_no_share_is_an_error(name: str, text: str) -> None:
+    assert error(**{name: text}).startswith(f"{name}: must be a fraction from 0 to 1")
 
 
 def test_aliases() -> None:
