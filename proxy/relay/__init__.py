@@ -4,7 +4,8 @@
   client      ClientConnection: bytes of a client in, answers out, in order
   exchange    Exchange: one request with its answer, from head to receipt; ends exactly once
   attempts    Attempts: which target is asked, and what follows if it fails; two at once; carrying on what was cut
-  attempt     Attempt: one try at one target: a link, the request on it, its answer; a stale link replaced
+  attempt     Attempt: one try at one target: its answer and its end; a stale link replaced
+  sending     Sending: the first half of an attempt: a link, and the request on it
   stakes      Stake: what an attempt has to win or lose: limits, a credential, the standing of its target
   held        Held: in the place of the client, while it is not sure that it will get this answer
   resuming    ResumedAnswer: the rest of an answer whose beginning the client has from another attempt

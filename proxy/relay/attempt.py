@@ -1,12 +1,11 @@
 """One try of an exchange at one target.
 
-Lives here: `Attempt`: getting a link, writing the request on it, reading the answer, and whether a link that died may
-be replaced. May not live here: which target it is and what follows if it fails (attempts), the bytes of answers
-(answer).
-How it works: the request goes out in the call stack in which the link is had; where the link takes no more, the client
-is not read (and the phase is SEND). A pooled link that was dead already is replaced once, at no cost: its answer to the
-request is its end, within one round trip. As long as another attempt is possible, an answer that may be no good is held
-back: an error until it is whole, a stream until its first event with content. Each attempt keeps its own time.
+Lives here: `Attempt`: reading the answer, how it ended, and whether a link that died may be replaced. May not live
+here: getting a link and writing on it (sending), which target it is and what follows if it fails (attempts), the bytes
+of answers (answer).
+How it works: a pooled link that was dead already is replaced once, at no cost: its answer to the request is its end,
+within one round trip. As long as another attempt is possible, an answer that may be no good is held back: an error
+until it is whole, a stream until its first event with content.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from proxy.policy.plan import Target
 from proxy.policy.retry import FINAL, Verdict, judge_failure, judge_status
 from proxy.relay import phases
 from proxy.relay.answer import Answer, provider_request_id, timing_lines
-from proxy.relay.held import ERROR_EVENT, Held, error_status, hold, missing_end
+from proxy.relay.held import ERROR_EVENT, error_status, hold, missing_end
 from proxy.relay.metering import Metering
-from proxy.relay.resuming import ResumedAnswer, Silence
-from proxy.relay.upstream import UpstreamConnection
+from proxy.relay.resuming import ResumedAnswer
+from proxy.relay.sending import Sending
 from proxy.wire.head import ResponseHead
 from proxy.wire.responses import ResponseParser
 
@@ -39,8 +38,7 @@ if TYPE_CHECKING:
 STALE_SECONDS = 1.0
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_BODY, _SEND, _QUEUE, _CONNECT, _FIRST_BYTE = Phase.BODY, Phase.SEND, Phase.QUEUE, Phase.CONNECT, Phase.FIRST_BYTE
-_FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
+_FIRST_BYTE, _FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_BYTE, Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
 
 # Which organization or project of OpenAI's pays: a key may be good, and not for that one.
 _OF_CLIENTS = (b"openai-organization", b"openai-project")
@@ -49,180 +47,27 @@ _OF_CLIENTS = (b"openai-organization", b"openai-project")
 _MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL, Kind.OUTRUN})
 
 
-class Attempt:
-    """`upstream` is the link while there is one; `sent_at` when the request was written in full; 0.0: it is not yet, so
-    that the upstream cannot have begun to work on it. `stake` is what it has to win or lose: limits, a credential, the
-    standing of its target. `hides_usage`: the stream was asked to report usage by us and not by the client."""
+class Attempt(Sending):
+    """`stake` is what it has to win or lose: limits, a credential, the standing of its target. `hides_usage`: the
+    stream was asked to report usage by us and not by the client."""
 
     __slots__ = (
-        "answer", "before", "exchange", "first_event_ms", "held", "hides_usage", "limit", "lines", "metering", "phase",
-        "pieces", "provider", "reused", "sent_at", "since", "size", "stake", "stop_at", "target", "upstream", "verdict",
-        "why", "_asked_at", "_began", "_connect_ms", "_first_byte_ms", "_has_retried", "_queued_at", "_relay",
+        "before", "first_event_ms", "hides_usage", "metering", "stake", "stop_at", "verdict", "why", "_first_byte_ms",
         "_request_id",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, relay: Relay, target: Target, stake: Stake, why: str) -> None:
-        self.target = target
-        self.provider = target.provider
+        super().__init__(exchange, relay, target)
         self.why = why
         self.stake = stake
-        self.lines = b""  # the head as it goes upstream
-        self.pieces: list[bytes] = []  # of a body that is held
-        self.size = 0  # of them
         self.hides_usage = False
-        self.upstream: UpstreamConnection | None = None
-        self.answer: Answer | None = None
-        self.held: Held | Silence | None = None
         self.before: Answer | None = None  # what it carries on
         self.metering: Metering | None = None
-        self.reused = False
-        self.sent_at = 0.0
         self.stop_at = inf  # bytes of the answer beyond which its budget is looked at again
-        self.phase = _CONNECT
-        self.limit = inf  # seconds that the phase may last without progress
-        self.since = 0.0
         self.first_event_ms: float | None = None
-        self._first_byte_ms: float | None = None
-        self._connect_ms: float | None = None
-        self._request_id: str | None = None
-        self._began = 0.0
-        self.exchange = exchange
-        self._has_retried = False
-        self._queued_at = 0.0
-        self._asked_at = 0.0  # for a link, behind the queue
-        self._relay = relay
         self.verdict: Verdict | None = None  # on its failure
-
-    def begin(self, now: float) -> None:
-        """Take an idle link, or have one opened."""
-        self._began = self._asked_at = now
-        upstream = None if self._has_retried else self._relay.pool.take(self.provider.origin)
-        if upstream is not None:
-            self.connected(upstream, True)
-            return
-        failure = self._relay.pool.request(self.provider.origin, self)
-        if failure is not None:
-            self.failed(failure)
-
-    def enter(self, phase: Phase, limit: float) -> None:
-        self.enter_at(phase, limit, self._relay.clock())
-
-    def enter_at(self, phase: Phase, limit: float, since: float) -> None:
-        self.phase = phase
-        self.limit = limit
-        self.since = since
-        exchange = self.exchange
-        attempts = exchange.attempts
-        is_alone = attempts is not None and attempts.rival is None
-        if self.held is not None or phase is _BODY or phase is _SEND or not is_alone:
-            exchange.entered(self)
-            return
-        # The same, for what nearly every attempt comes to: two calls less, twice for each request (0.6 us).
-        exchange.phase = phase
-        client, due = exchange.client, since + limit
-        client.deadline = due if due < exchange.total_due else exchange.total_due
-        if client.is_full:
-            client.watch_stall()
-
-    # -- the pool's side ----------------------------------------------------------------------------------------------
-
-    def connecting(self) -> None:
-        """A link is being opened for it, which keeps its own time (connect)."""
-        self._note_queued()
-        self.enter(_CONNECT, inf)
-
-    def queued(self) -> None:
-        self.enter(_QUEUE, self._relay.seconds.queue)
-        self._queued_at = self.since
-
-    def _note_queued(self) -> None:
-        if self._queued_at:
-            self._asked_at = self._relay.clock()
-            self.exchange.receipt.queue_ms = milliseconds(self._asked_at - self._queued_at)
-            self._queued_at = 0.0
-
-    def connect_failed(self, failure: Failure) -> None:
-        self.failed(failure)
-
-    def crashed(self, error: Exception) -> None:
-        self.exchange.crashed(error)
-
-    def connected(self, upstream: UpstreamConnection, reused: bool) -> None:
-        """A link is ours: write the head and what is there of the body, in this same call stack."""
-        exchange = self.exchange
-        head, body = exchange.head, exchange.body
-        assert head is not None
-        self._note_queued()
-        self.upstream = upstream
-        self.reused = reused
-        upstream.attempt = self
-        upstream.uses += 1
-        upstream.unsent = -1
-        upstream.parser.expect(head.method)
-        now = self._relay.clock()  # before the write: a busy machine may give the core to the provider within it
-        if not reused:
-            self._connect_ms = milliseconds(now - self._asked_at)
-        if body.is_held:
-            upstream.send(self.lines, self.pieces, self.size)
-            self._sent(upstream, now)
-            return
-        body.send_kept(upstream, self.lines, head.framing)
-        if exchange.has_body:
-            self.body_ended()
-        elif upstream.is_full:
-            self.enter(_SEND, exchange.seconds.send)
-        else:
-            self.enter(_BODY, exchange.seconds.body)
-            exchange.client.resume_reading()
-
-    # -- the request, while it streams through ------------------------------------------------------------------------
-
-    def forward(self, pieces: list[bytes]) -> None:
-        exchange = self.exchange
-        if self.phase is _BODY:
-            self.since = self._relay.clock()
-        if self.upstream is not None and exchange.head is not None:
-            exchange.body.forward(self.upstream, pieces, exchange.head.framing)
-
-    def body_ended(self) -> None:
-        exchange = self.exchange
-        if self.upstream is not None and exchange.head is not None:
-            now = self._relay.clock()
-            exchange.body.end(self.upstream, exchange.head.framing)
-            self._sent(self.upstream, now)
-
-    def _sent(self, upstream: UpstreamConnection, now: float) -> None:
-        """All of the request is written; it may still wait in our buffer."""
-        if upstream.is_full and self.answer is None:
-            self.enter(_SEND, self.exchange.seconds.send)
-        else:
-            self._await_answer(now)
-
-    def _await_answer(self, now: float) -> None:
-        exchange = self.exchange
-        seconds = exchange.seconds
-        if self.answer is None:
-            call = exchange.call
-            is_stream = call is not None and call.stream
-            self.enter_at(_FIRST_BYTE, seconds.first_byte if is_stream else seconds.first_byte_unary, now)
-        self.sent_at = now
-
-    def upstream_full(self) -> None:
-        """The upstream takes no more for now."""
-        exchange = self.exchange
-        if not exchange.has_body:
-            exchange.client.pause_reading()
-            if self.phase is _BODY:
-                self.enter(_SEND, exchange.seconds.send)
-
-    def upstream_drained(self) -> None:
-        exchange = self.exchange
-        if not exchange.has_body:
-            if self.phase is _SEND:
-                self.enter(_BODY, exchange.seconds.body)
-            exchange.client.resume_reading()
-        elif self.phase is _SEND:
-            self._await_answer(self._relay.clock())
+        self._first_byte_ms: float | None = None
+        self._request_id: str | None = None
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 

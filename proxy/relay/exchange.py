@@ -39,6 +39,7 @@ from proxy.wire.head import RequestHead
 if TYPE_CHECKING:
     from proxy.relay.client import ClientConnection
     from proxy.relay.relay import Relay
+    from proxy.relay.sending import Sending
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
 _HEAD, _ADMIT, _BODY, _SEND, _DONE = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND, Phase.DONE
@@ -441,7 +442,7 @@ class Exchange:
         self.since = since
         self._set_deadline(phase, limit, since)
 
-    def entered(self, attempt: Attempt) -> None:
+    def entered(self, attempt: Sending) -> None:
         """`attempt` has come to a phase of its own."""
         attempts, before = self.attempts, self.client.deadline
         rival = None if attempts is None else attempts.rival

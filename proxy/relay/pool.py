@@ -22,7 +22,7 @@ from proxy.relay.tasks import Tasks
 from proxy.relay.upstream import UNCOUNTED, UpstreamConnection
 
 if TYPE_CHECKING:
-    from proxy.relay.attempt import Attempt
+    from proxy.relay.sending import Sending
 
 Connector = Callable[["Pool", Origin], Awaitable[UpstreamConnection]]
 
@@ -32,8 +32,8 @@ class _Opening:
 
     __slots__ = ("attempt",)
 
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt: Attempt | None = attempt
+    def __init__(self, attempt: Sending) -> None:
+        self.attempt: Sending | None = attempt
 
 
 class _Links:
@@ -45,7 +45,7 @@ class _Links:
         self.idle: list[UpstreamConnection] = []
         self.open = 0  # idle, in use and in the making
         self.opening: list[_Opening] = []
-        self.waiting: deque[Attempt] = deque()
+        self.waiting: deque[Sending] = deque()
 
 
 class Pool:
@@ -92,7 +92,7 @@ class Pool:
             self._forget(connection, links)
         return None
 
-    def request(self, origin: Origin, attempt: Attempt) -> Failure | None:
+    def request(self, origin: Origin, attempt: Sending) -> Failure | None:
         """Open a link for `attempt`, or let it wait for one; a Failure if neither may be. Later calls
         `attempt.connected` or `attempt.connect_failed`, unless `withdraw` comes first."""
         links = self._links.get(origin)
@@ -113,7 +113,7 @@ class Pool:
         links.waiting.append(attempt)
         return None
 
-    def withdraw(self, origin: Origin, attempt: Attempt) -> None:
+    def withdraw(self, origin: Origin, attempt: Sending) -> None:
         """`attempt` ended while it waited. A link in the making is not called off: it will serve the next one."""
         links = self._links.get(origin)
         if links is None:
@@ -166,7 +166,7 @@ class Pool:
         if links.waiting and links.open < self._options.max_connections:
             self._make(origin, links, links.waiting.popleft())
 
-    def _make(self, origin: Origin, links: _Links, attempt: Attempt) -> None:
+    def _make(self, origin: Origin, links: _Links, attempt: Sending) -> None:
         opening = _Opening(attempt)
         links.open += 1
         links.opening.append(opening)
@@ -208,7 +208,7 @@ class Pool:
                 self.drop(connection)
 
 
-def _hand_over(connection: UpstreamConnection, attempt: Attempt, reused: bool) -> None:
+def _hand_over(connection: UpstreamConnection, attempt: Sending, reused: bool) -> None:
     """A fault here is this exchange's: neither the task's nor that of whoever gave the link back."""
     try:
         attempt.connected(connection, reused)

@@ -15,8 +15,8 @@ from proxy.catalog.snapshot import Origin
 from proxy.wire.responses import ResponseParser
 
 if TYPE_CHECKING:
-    from proxy.relay.attempt import Attempt
     from proxy.relay.pool import Pool
+    from proxy.relay.sending import Sending
 
 # Above this a body is handed to the kernel in its own pieces instead of being copied behind the head first.
 JOIN_BYTES = 64 * 1024
@@ -45,7 +45,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.origin = origin
         self.born = now
         self.deadline = UNCOUNTED  # while idle: when it is too old to keep; while in use: NEVER
-        self.attempt: Attempt | None = None
+        self.attempt: Sending | None = None
         self.parser = ResponseParser(max_head)
         self.uses = 0
         self.unsent = 0  # bytes in our buffer when the sweeper last looked
