@@ -222,6 +222,7 @@ class ChoicesMeter(EventMeter):
         return as_model(_read_chunk(data).model)
 
 
+_new = tuple.__new__
 _AZURE_PATH = re.compile(rb"/deployments/([^/]+)/")
 
 
@@ -246,7 +247,7 @@ class OpenAIChat:
         members = self._reader.read(body)
         model, cap, names_more = _model_of(members, path), members.cap(CAPS), members.is_any(MORE_MODELS)
         if not members.flag("stream"):
-            return Call(model, cap=cap, names_more=names_more)
+            return _new(Call, (model, False, cap, None, False, False, names_more))  # 0.5 us less than Call(...)
         lacks_usage = not asks_for_usage(members.raw.get("stream_options"))
         return Call(model, stream=True, cap=cap, lacks_usage=lacks_usage, names_more=names_more)
 

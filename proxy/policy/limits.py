@@ -131,11 +131,13 @@ class Hold:
             cost = costs[unit]
             change = used[unit] - (burst if cost > burst else cost)
             if change:
-                view[at] = min(view[at] + step * change, FOREVER)
+                arrival = view[at] + step * change
+                view[at] = arrival if arrival < FOREVER else FOREVER  # min() would be 0.1 us, ten times a request
         for (view, at, _, unit, _), end in zip(chain.budgets, self.ends, strict=True):
             change = used[unit] - costs[unit]
             if change and view[at + 1] == end:
-                view[at] = min(max(0, view[at] + change), FOREVER)
+                spent = view[at] + change
+                view[at] = 0 if spent < 0 else spent if spent < FOREVER else FOREVER
 
     def release(self) -> None:
         """The exchange is over: another one may begin."""

@@ -82,11 +82,16 @@ class RequestHead(NamedTuple):
 
 
 def with_length(head: RequestHead, length: int) -> RequestHead:
-    """`head` with another length. By hand: `_replace` takes three times as long."""
+    """`head` with another length. By hand: `_replace` takes six times as long, and the type's own call twice (0.33 us:
+    that of a NamedTuple is a function in Python)."""
     method, path, query, version, host, fields, values, framing, _, keep_alive, expects_continue = head
-    return RequestHead(
-        method, path, query, version, host, fields, values, framing, length, keep_alive, expects_continue
+    return _new(
+        RequestHead,
+        (method, path, query, version, host, fields, values, framing, length, keep_alive, expects_continue),
     )
+
+
+_new = tuple.__new__
 
 
 class ResponseHead(NamedTuple):

@@ -51,6 +51,9 @@ def _read_status_line(line: bytes) -> tuple[bytes, int, bytes] | None:
 _KNOWN_LINES = {line: _read_status_line(line) for line in (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 200")}
 
 
+_new = tuple.__new__
+
+
 class ResponseParser:
     """One per upstream connection; `expect()` begins a new answer."""
 
@@ -287,7 +290,8 @@ class ResponseParser:
         keep_alive = state != _UNTIL_CLOSE and b"close" not in tokens
         if minor == b"0":
             keep_alive = keep_alive and b"keep-alive" in tokens
-        self.head = ResponseHead(status, reason, b"1." + minor, travelling, index, framing, length, keep_alive)
+        # 0.33 us less than ResponseHead(...): see head.with_length.
+        self.head = _new(ResponseHead, (status, reason, b"1." + minor, travelling, index, framing, length, keep_alive))
         self._remaining = length
         if state == _COMPLETE or (state == _LENGTH and not length):
             self._complete()
