@@ -34,19 +34,46 @@ _MOST_TARGETS = 10_000
 _UNMEASURED = 1.0  # seconds, if no target of a group has been measured
 
 
+class _Ring:
+    """The last latencies of one kind of answer."""
+
+    __slots__ = ("_latencies", "_next", "_p95")
+
+    def __init__(self) -> None:
+        self._latencies: list[float] = []
+        self._next = 0
+        self._p95: float | None = None  # None: to be computed
+
+    def add(self, seconds: float) -> None:
+        if len(self._latencies) < _KEPT:
+            self._latencies.append(seconds)
+        else:
+            self._latencies[self._next] = seconds
+            self._next = (self._next + 1) % _KEPT
+        self._p95 = None
+
+    def p95(self) -> float | None:
+        if len(self._latencies) < _FEWEST:
+            return None
+        if self._p95 is None:
+            self._p95 = sorted(self._latencies)[ceil(0.95 * len(self._latencies)) - 1]
+        return self._p95
+
+    def __len__(self) -> int:
+        return len(self._latencies)
+
+
 class TargetHealth:
     """What is known of one target. Whoever begins an attempt must end it."""
 
-    __slots__ = ("_latencies", "_measured_at", "_next", "_p95", "breaker", "in_flight", "latency")
+    __slots__ = ("_documents", "_measured_at", "_streams", "breaker", "in_flight", "latency")
 
     def __init__(self, options: BreakerOptions | None = None) -> None:
         self.breaker = Breaker() if options is None else Breaker(options)
         self.in_flight = 0
         self.latency: float | None = None  # seconds to the first event, as last measured; None: never
         self._measured_at = 0.0
-        self._latencies: list[float] = []  # a ring
-        self._next = 0
-        self._p95: float | None = None  # None: to be computed
+        self._streams, self._documents = _Ring(), _Ring()  # one document takes as long as all of a stream
 
     def begin(self, now: float) -> bool:
         """An attempt begins. True: it is the breaker's probe; hand that in with what follows."""
@@ -55,7 +82,7 @@ class TargetHealth:
         self.in_flight += 1
         return self.breaker.begin(now)
 
-    def first_event(self, seconds: float, now: float, is_probe: bool = False) -> None:
+    def first_event(self, seconds: float, now: float, is_probe: bool = False, is_stream: bool = True) -> None:
         """The first event of an answer, or all of one that is no stream, came after `seconds`. A probe has succeeded
         with that: an answer may go on for minutes, and nobody else is let in meanwhile."""
         known = self.latency
@@ -64,12 +91,7 @@ class TargetHealth:
         else:
             self.latency = seconds + (known - seconds) * exp((self._measured_at - now) / _FADE)
         self._measured_at = now
-        if len(self._latencies) < _KEPT:
-            self._latencies.append(seconds)
-        else:
-            self._latencies[self._next] = seconds
-            self._next = (self._next + 1) % _KEPT
-        self._p95 = None
+        (self._streams if is_stream else self._documents).add(seconds)
         if is_probe:
             self.breaker.succeed(now, True)
 
@@ -90,13 +112,9 @@ class TargetHealth:
             return best
         return best + (self.latency - best) * exp(min(0.0, self._measured_at - now) / _FADE)
 
-    def p95(self) -> float | None:
-        """Of the last latencies; None: too few are known."""
-        if len(self._latencies) < _FEWEST:
-            return None
-        if self._p95 is None:
-            self._p95 = sorted(self._latencies)[ceil(0.95 * len(self._latencies)) - 1]
-        return self._p95
+    def p95(self, is_stream: bool = True) -> float | None:
+        """Of the last latencies, of streams or of other answers; None: too few are known."""
+        return (self._streams if is_stream else self._documents).p95()
 
 
 class Health:

@@ -146,7 +146,7 @@ class Attempt(Sending):
         else:
             self.enter_at(_STREAM, exchange.seconds.stream, now)
             if head.status < 300 and self.stake.is_concerned:
-                self.stake.first_event(now - self._began, now)
+                self.stake.first_event(now - self._began, now, False)
         if exchange.client.is_full:
             exchange.client_full()
         return True
@@ -170,7 +170,7 @@ class Attempt(Sending):
         if self.answer is not None:
             watch = self.answer.watch
             if watch is None or not watch.has_error:
-                self.stake.first_event(now - self._began, now)
+                self.stake.first_event(now - self._began, now, self.answer.is_stream)
 
     def try_again(self, failure: Failure, verdict: Verdict) -> bool:
         """It has failed. True: another attempt takes its place."""

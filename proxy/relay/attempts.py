@@ -305,20 +305,22 @@ class Attempts:
     # -- two at once --------------------------------------------------------------------------------------------------
 
     def _plan_rival(self, target: Target) -> None:
-        wait = self._candidate(target).health.p95()
+        call = self._exchange.call
+        wait = self._candidate(target).health.p95(call is not None and call.stream)
         if wait is not None:
             self._timer = self._relay.loop.call_later(wait, self._send_rival)
 
     def _send_rival(self) -> None:
         self._timer = None
         first, now = self.current, self._relay.clock()
-        if first is None or not self._is_open or not self._relay.hedges.take(now):
+        if first is None or not self._is_open or not self._relay.hedges.has_one(now):
             return
         self._hedges = False
         target = self._untried(0) or first.target
         stake = self._stake(target, now)
         if not isinstance(stake, Stake):  # a limit, or a budget, has no room for two
             return
+        self._relay.hedges.take(now)
         self._tried.append(target)
         self.made += 1
         try:

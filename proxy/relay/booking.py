@@ -81,7 +81,8 @@ class Booking:
         cost = None
         try:
             names = (model, receipt.attempts[number].model)
-            cost = cost_of(attempt.provider, names, usage, passage.snapshot, receipt.started_at)
+            if usage.input is not None or usage.output is not None:  # else it was refused, and costs nothing
+                cost = cost_of(attempt.provider, names, usage, passage.snapshot, receipt.started_at)
         except Exception as error:  # as in `note`
             exchange.report(error)
         self._parts.append((number, usage, cost, model))

@@ -30,7 +30,7 @@ _DIFFERS = Failure(Side.UPSTREAM, Phase.STREAM, Kind.DIFFERS, "it said something
 class ResumedAnswer(Answer):
     """`differs`: it is another answer than the one that the client has the beginning of."""
 
-    __slots__ = ("differs", "_resumed")
+    __slots__ = ("differs", "_repeated", "_resumed")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class ResumedAnswer(Answer):
         self.bytes_out = before.bytes_out
         self.status = before.status
         self._events = before.events
+        self._repeated = 0  # events of what the client had already
         self.is_chunked = before.is_chunked
         self._prefix = b""
         self._resumed = before.said.resume()
@@ -72,11 +73,18 @@ class ResumedAnswer(Answer):
         out = self._resumed.feed(block) if block else b""
         if cutter.skipped:
             self._resumed.skip()
+        if not self._resumed.is_caught_up:
+            self._repeated = watch.events
         if out is None or not self._resumed.can_go_on:
             self.differs = True
             return False
         self._send(without_usage_event(out) if self._hides_usage else out, is_last and not self.lacks_end)
         return progress
+
+    @property
+    def events(self) -> int:
+        """As Answer's: those that the client got."""
+        return super().events - self._repeated
 
     def _send(self, data: bytes, is_last: bool) -> None:
         if self._mask is not None and self._resumed.has_error:

@@ -59,10 +59,10 @@ class Stake:
         self.is_concerned = True
         self._is_probe = health.begin(now)
 
-    def first_event(self, seconds: float, now: float) -> None:
+    def first_event(self, seconds: float, now: float, is_stream: bool = True) -> None:
         """An answer that is no error has begun, `seconds` after the attempt did."""
         if self._health is not None:
-            self._health.first_event(seconds, now, self._is_probe)
+            self._health.first_event(seconds, now, self._is_probe, is_stream)
             if self._is_probe:
                 self._is_probe = False  # what comes later is no news of it
                 self._tell("info", "the target {} is back")

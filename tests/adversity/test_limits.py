@@ -191,6 +191,28 @@ def test_a_client_that_reads_nothing() -> None:
     run(main())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "attempts"), [(1000, 2), (1001, 1)])
+def test_body_for_another_attempt(size: int, attempts: int) -> None:
+    """A larger one than MAX_REPLAY is not kept, and gets one attempt."""
+
+    async def main() -> None:
+        async def script(link: Peer) -> None:
+            await link.request()
+            link.reset()
+
+        async with Stage(script, RETRIES="1", RETRY_SHARE="1", MAX_REPLAY="1000") as stage:
+            body = ASK[:-1] + b',"x":"' + b"x" * (size - len(ASK) - 7) + b'"}'
+            assert len(body) == size
+            for heard in await stage.rounds(lambda client: asked(client, post(CHAT_PATH, body)), COUNT):
+                assert (heard.status, heard.is_whole) == (502, True)
+            expected = ("UF", "upstream", "reset", False, 502, attempts)
+            assert {ending(r) for r in await stage.all_receipts(COUNT)} == {expected}
+            assert len(stage.upstream.links) == COUNT * attempts
+
+    run(main())
+
+
 # -- times of the way to the upstream ---------------------------------------------------------------------------------
 
 
@@ -218,7 +240,7 @@ def test_no_queue(settings: dict[str, str]) -> None:
     """POOL_QUEUE=0, or no time to wait: refused at once."""
 
     async def main() -> None:
-        async with Stage(silent, POOL_CONNECTIONS="2", **settings) as stage:
+        async with Stage(silent, POOL_CONNECTIONS="2", **settings) as stage:  # type: ignore[arg-type]
             for _ in range(2):
                 (await stage.client()).send(STREAMED)
             await stage.settle(lambda: len(stage.upstream.links) == 2, "links")
@@ -347,7 +369,7 @@ def test_gap_between_events(name: str, events: tuple[bytes, ...], settings: dict
                 await asyncio.sleep(0.05)
                 link.send(chunk(NO_PROGRESS[name]))
 
-        async with Stage(script, **settings) as stage:
+        async with Stage(script, **settings) as stage:  # type: ignore[arg-type]
             for heard, took in await stage.rounds(lambda client: timed(asked(client, STREAMED)), COUNT):
                 at = heard.body.rfind(b'data: {"error"')
                 assert "0.4 s" in CHAT.errors_in(heard.body[at:])[0]
@@ -355,6 +377,50 @@ def test_gap_between_events(name: str, events: tuple[bytes, ...], settings: dict
                 assert kept(took, 0.4), took
             expected = (letters, "upstream", "timeout", False, 200, 1)
             assert {ending(r) for r in await stage.all_receipts(COUNT)} == {expected}
+
+    run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", ["0.4", "0"])
+def test_hold(seconds: str) -> None:
+    """For so long a stream's head waits for content, while another attempt is possible. 0: not at all."""
+
+    async def main() -> None:
+        out = asyncio.Event()
+
+        async def all_out() -> None:
+            out.set()
+
+        async def script(link: Peer) -> None:
+            await link.request()
+            link.send(CHUNKED + chunk(CHAT.events[0]))
+            while not out.is_set():
+                await asyncio.sleep(0.05)
+                link.send(chunk(NO_PROGRESS["comments"]) + chunk(NO_PROGRESS["empty data"]))
+            link.send(b"".join(map(chunk, CHAT.events[1:] + CHAT.end)) + LAST)
+            await link.to_end()
+
+        async with Stage(script, RETRIES="2", TIMEOUT_HOLD=seconds) as stage:
+            loop = asyncio.get_running_loop()
+            together = Gate(COUNT, all_out)
+
+            async def one(client: Peer) -> float:
+                client.send(STREAMED)
+                began = loop.time()
+                await client.until(lambda: b"\r\n\r\n" in client.buffer, "a head")
+                took = loop.time() - began
+                await together.wait()
+                heard = await client.answer()
+                assert (heard.status, heard.is_whole) == (200, True)
+                assert heard.body.startswith(CHAT.events[0])
+                return took
+
+            for took in await stage.rounds(one, COUNT):
+                assert kept(took, float(seconds)), took
+            assert {ending(r) for r in await stage.all_receipts(COUNT)} == {
+                ("--", "upstream", "complete", True, 200, 1)
+            }
 
     run(main())
 

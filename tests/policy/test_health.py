@@ -128,7 +128,7 @@ def test_a_percentile_is_that_of_the_last_latencies(latencies: list[float]) -> N
     assert found in last
     assert sum(each <= found for each in last) >= 0.95 * len(last)
     assert sum(each < found for each in last) < 0.95 * len(last)
-    assert len(health._latencies) <= 64
+    assert len(health._streams) <= 64
 
 
 # -- all targets ------------------------------------------------------------------------------------------------------
@@ -341,3 +341,13 @@ def test_more_weight_only_draws_values_towards_it() -> None:
     for few, many in pairwise([1, 2, 5, 20]):
         for was, now in zip(homes(group(3, few)), homes(group(3, many))):
             assert was == now or now == "b"
+
+
+def test_streams_and_documents_have_latencies_of_their_own() -> None:
+    health = TargetHealth()
+    for _ in range(20):
+        health.first_event(0.1, NOW)
+    assert (health.p95(), health.p95(is_stream=False)) == (0.1, None)
+    for _ in range(20):
+        health.first_event(5.0, NOW, is_stream=False)
+    assert (health.p95(), health.p95(is_stream=False)) == (0.1, 5.0)

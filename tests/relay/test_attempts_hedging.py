@@ -23,6 +23,7 @@ def hedged(**options: Any) -> Stage:
     for _ in range(20):
         health.begin(stage.loop.time())
         health.first_event(1.0, stage.loop.time())
+        health.first_event(1.0, stage.loop.time(), is_stream=False)
         health.end(stage.loop.time(), False, True)
     return stage
 

@@ -15,16 +15,20 @@ import pytest
 
 from proxy.ledger.counters import beside, holds, look
 from proxy.policy.demand import PREAMBLE
-from tests.whole.links import PATIENCE, Link
+from tests.whole.links import PATIENCE, Link, Reply
 from tests.whole.processes import Provider, Sidecar
 
 CLIENTS = 200
 ALLOWED = 37
 RUNS = 50
+ROUNDS = 10
 PATH = "/v1/chat/completions"
 
 # One cent for each request and nothing for tokens, so that a reservation is the cost.
-PRICES = {"version": "race", "prices": [{"provider": "openai", "model": "*", "request": 0.01, "input": 0, "output": 0}]}
+PRICES: dict[str, Any] = {
+    "version": "race",
+    "prices": [{"provider": "openai", "model": "*", "request": 0.01, "input": 0, "output": 0}],
+}
 
 
 def names(count: int) -> list[str]:
@@ -60,15 +64,20 @@ def carrying(name: str) -> tuple[tuple[str, str], ...]:
 
 async def all_at_once(port: int, runs: list[str], asked: bytes) -> list[Counter[tuple[int, str]]]:
     """`CLIENTS` open connections; in each run all of them ask in the same moment, with that run's key. For each run:
-    how many answers of each status, and of each reason of a refusal."""
+    how many answers of each status, and of each reason of a refusal; "error" is a stream that tells one."""
     found = []
     links = [Link(port) for _ in range(CLIENTS)]
     await asyncio.gather(*(link.open() for link in links))
     for name in runs:
         replies = await asyncio.gather(*(link.ask("POST", PATH, asked, *carrying(name)) for link in links))
-        found.append(Counter((reply.status, "".join(reply.all("x-llm-proxy-error"))) for reply in replies))
+        found.append(Counter((reply.status, _reason(reply)) for reply in replies))
     await asyncio.gather(*(link.close() for link in links))
     return found
+
+
+def _reason(reply: Reply) -> str:
+    is_bad = reply.status == 200 and (b'"error"' in reply.body or not reply.is_whole)
+    return "error" if is_bad else "".join(reply.all("x-llm-proxy-error"))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -172,6 +181,182 @@ def test_with_cuts_and_clients_that_leave_never_more(
         assert 0 < costs[name] <= 370_000
         assert spent(path, name, "usd/total") == costs[name], "the budget is the sum of the receipts"
     assert holds(beside(str(path))) == [], "nothing is reserved any more"
+
+
+# -- with more than one attempt ---------------------------------------------------------------------------------------
+
+ALIKE = "m = a/one, b/two"
+
+
+def two_targets(providers: list[Provider], tmp_path: Path, count: int, rules: str, models: str) -> dict[str, str]:
+    """As `environ`, with providers a and b behind the alias m, and nothing to stop retries but their number."""
+    env = environ(providers[0], tmp_path, count, rules)
+    prices = [{**PRICES["prices"][0], "provider": name} for name in "ab"]
+    (tmp_path / "prices.json").write_text(json.dumps({**PRICES, "prices": prices}))
+    for name, provider in zip("AB", providers, strict=True):
+        env[f"LLM_PROXY_PROVIDER_{name}"] = f"openai+http://127.0.0.1:{provider.port}/v1"
+    more = {"MODELS": models, "RETRIES": "2", "RETRY_SHARE": "1", "COUNT": "off"}
+    return env | {f"LLM_PROXY_{name}": value for name, value in more.items()}
+
+
+def order(provider: Provider, seed: int, *specs: str, count: int = 5_000) -> None:
+    """So many requests get one of `specs` each, by chance."""
+    provider.simulator.order(*random.Random(seed).choices(specs, k=count))
+
+
+def good(providers: list[Provider]) -> int:
+    """Answers that went out whole, as the providers know it."""
+    return sum(entry.is_reported for each in providers for entry in each.simulator.books.entries)
+
+
+def attempt_rows(path: Path) -> list[dict[str, Any]]:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    found = [dict(row) for row in connection.execute("select * from attempts")]
+    connection.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("stream", [True, False], ids=["streams", "documents"])
+def test_attempts_that_fail_are_not_paid_for(
+    start: Callable[..., Sidecar], provide: Callable[..., Provider], tmp_path: Path, stream: bool
+) -> None:
+    """Half of all attempts fail, in any way. What they had is the next one's, or the next client's: so many answers as
+    are paid for come in the end, and never one more."""
+    providers = [provide(), provide()]
+    faults = ("status=503", "reset", "error=0" if stream else "status=500")
+    for seed, each in enumerate(providers):
+        order(each, seed, "", "", "", *faults)
+    sidecar = start(two_targets(providers, tmp_path, ROUNDS, "0.37usd/total", ALIKE))
+    asked = body(model="m", stream=stream)
+    passed = Counter[str]()
+    for name in names(ROUNDS):
+        for _ in range(20):  # whoever is refused while others fail does not wait for what they give back
+            (found,) = asyncio.run(all_at_once(sidecar.port, [name], asked))
+            assert set(found) <= {(200, ""), (200, "error"), (429, "budget_exhausted"), *((s, "") for s in (500, 503)),
+                                  (502, "reset")}  # fmt: skip
+            assert found[200, ""] <= ALLOWED - passed[name], "never one more"
+            passed[name] += found[200, ""]
+            if found == {(429, "budget_exhausted"): CLIENTS}:
+                break
+    assert passed == dict.fromkeys(names(ROUNDS), ALLOWED), "all of it could be used"
+    assert good(providers) == ROUNDS * ALLOWED
+    sidecar.stop()
+    path = tmp_path / "ledger.db"
+    complete, costs = Counter[str](), Counter[str]()
+    for row in rows(path):
+        complete[row["key"]] += row["complete"]
+        costs[row["key"]] += row["cost_micros"] or 0
+    assert complete == passed
+    assert costs == dict.fromkeys(names(ROUNDS), 370_000), "what failed cost nothing"
+    assert {name: spent(path, name, "usd/total") for name in names(ROUNDS)} == costs
+    assert holds(beside(str(path))) == [], "nothing is reserved any more"
+    made = attempt_rows(path)
+    assert sum(row["ended_kind"] is None for row in made) == ROUNDS * ALLOWED
+    assert sum(row["cost_micros"] or 0 for row in made) == ROUNDS * 370_000
+    assert {row["why"] for row in made} >= {"first", "retry", "fallback"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("spec", ["status=409", "status=503", "reset", "error=0"])
+def test_what_is_tried_again_is_one_request(
+    start: Callable[..., Sidecar], provide: Callable[..., Provider], tmp_path: Path, spec: str
+) -> None:
+    """A limit on requests lets as many through as if no attempt had failed."""
+    providers = [provide(spec), provide()]
+    env = two_targets(providers, tmp_path, 3, f"rpd=1/{ALLOWED} tpd=1M", "m = a/one | b/two")
+    sidecar = start(env)
+    asked = body(model="m", stream=True)
+
+    async def one_by_one(count: int) -> None:
+        async with Link(sidecar.port) as link:
+            for name in names(3):
+                replies = [await link.ask("POST", PATH, asked, *carrying(name)) for _ in range(count)]
+                assert [reply.status for reply in replies] == [200] * count
+
+    asyncio.run(one_by_one(10))
+    found = asyncio.run(all_at_once(sidecar.port, names(3), asked))
+    left = ALLOWED - 10
+    assert found == [{(200, ""): left, (429, "too_many_requests"): CLIENTS - left}] * 3
+    assert good(providers) == 3 * ALLOWED == len(providers[1].seen())
+    if spec == "status=409":  # which says nothing of the target: it is asked each time
+        assert len(providers[0].seen()) == 3 * ALLOWED
+    assert providers[0].seen()
+    sidecar.stop()
+    assert holds(beside(str(tmp_path / "ledger.db"))) == []
+
+
+async def _leaves(port: int, name: str, seed: int) -> None:
+    """One client, which may leave at any time."""
+    dice = random.Random(seed)
+    asked = body(model="m", stream=True)
+    link = Link(port)
+    reader, writer = await link.open()
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "host: localhost",
+        "connection: close",
+        f"content-length: {len(asked)}",
+    ]
+    lines += [f"{field}: {text}" for field, text in carrying(name)]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + asked)
+    try:
+        async with asyncio.timeout(PATIENCE if dice.random() < 0.7 else dice.random() / 3):
+            while await reader.read(1 << 16):
+                pass
+    except (TimeoutError, ConnectionError):
+        pass
+    await link.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_at_once_and_streams_that_are_carried_on_never_cost_more(
+    start: Callable[..., Sidecar], provide: Callable[..., Provider], tmp_path: Path
+) -> None:
+    """Hedges, resumed streams, retries and clients that leave, all at once: the budget is the sum of the receipts."""
+    providers = [provide("close"), provide("close")]
+    models = "m (hedge resume) = a/one, b/one"
+    env = two_targets(providers, tmp_path, 8, "0.37usd/total", models) | {"LLM_PROXY_TIMEOUT_STREAM": "0.4"}
+    sidecar = start(env)
+    (warm,) = asyncio.run(all_at_once(sidecar.port, names(1), body(model="m", stream=True)))
+    assert warm[200, ""] == ALLOWED, "enough to know how long it takes"
+    specs = (
+        "",
+        "",
+        "cut=3",
+        "cut-rst=3",
+        "stall=3",
+        "reset",
+        "error=0",
+        "error=2",
+        "status=503",
+        "pace=50",
+        "delay=0.2",
+    )
+    for seed, each in enumerate(providers):
+        order(each, seed, *specs)
+
+    async def storm() -> None:
+        for name in names(8)[1:]:
+            await asyncio.gather(*(_leaves(sidecar.port, name, seed) for seed in range(CLIENTS)))
+
+    asyncio.run(storm())
+    sidecar.stop()
+    path = tmp_path / "ledger.db"
+    costs = Counter[str]()
+    for row in rows(path):
+        costs[row["key"]] += row["cost_micros"] or 0
+    for name in names(8):
+        assert 0 < costs[name] <= 370_000
+        assert spent(path, name, "usd/total") == costs[name], "the budget is the sum of the receipts"
+    assert holds(beside(str(path))) == [], "nothing is reserved any more"
+    made = attempt_rows(path)
+    assert {"hedge", "resume"} <= {row["why"] for row in made}
+    assert sum(row["cost_micros"] or 0 for row in made) == sum(costs.values())
 
 
 @pytest.mark.slow
