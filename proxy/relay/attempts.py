@@ -92,7 +92,8 @@ class Attempts:
     @property
     def can_be_replaced(self) -> bool:
         """Whether the attempt that runs may not be the one that answers."""
-        return self.rival is not None or ((self._left > 0 or self._hedges) and self._is_open)
+        may_follow = self._left > 0 or self._timer is not None  # of a rival
+        return self.rival is not None or (may_follow and self._is_open)
 
     @property
     def _is_open(self) -> bool:
@@ -168,15 +169,17 @@ class Attempts:
     def _start(self, target: Target, why: str, stake: Stake | None = None) -> None:
         """Make an attempt, with what it needs of limits; at another target, if that one's limits refuse."""
         now = self._relay.clock()
+        refused: Refusal | Failure | None = None
         while stake is None:
             found = self._stake(target, now)
             if isinstance(found, Stake):
                 stake = found
                 break
             self._tried.append(target)
+            refused = found if refused is None else min(refused, found, key=_until)
             other = self._untried(0)
             if other is None:
-                self._exchange.refuse(found)
+                self._exchange.refuse(refused)
                 return
             target = other
         self.made += 1
@@ -212,7 +215,9 @@ class Attempts:
         if body.is_held:
             attempt.pieces, size = body.pieces, body.size
             if model is not None or asks:
-                attempt.pieces = body.version(model, asks, not self.can_be_replaced)
+                attempt.pieces = body.version(
+                    model, asks, not (self._hedges or self.may_resume or self.can_be_replaced)
+                )
                 size = len(attempt.pieces[0])
             attempt.size = size
         identity = call is not None and call.stream and options.identity
@@ -289,7 +294,8 @@ class Attempts:
             return None
         others = [each for each in self._plan.targets if not self._is_tried(each) and self._may(each, now)]
         target = next((each for each in others if each.model == attempt.target.model), None)
-        if target is None and others and (failure.kind is Kind.TIMEOUT or not self._may(attempt.target, now)):
+        is_away = failure.kind in (Kind.TIMEOUT, Kind.CONNECT_FAILED) or not self._may(attempt.target, now)
+        if target is None and others and is_away:
             target = others[0]
         if target is not None:
             return Next(target, 0.0, "resume")
@@ -374,3 +380,10 @@ class Attempts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _until(refused: Refusal | Failure) -> tuple[bool, bool, bool, int]:
+    """Orders reasons why targets may not be asked by how soon they pass: the client hears of the first."""
+    if isinstance(refused, Failure):
+        return (True, False, False, 0)
+    return (False, refused.is_never, refused.is_budget, refused.wait or 0)

@@ -29,7 +29,7 @@ from proxy.relay.attempts import Attempts
 from proxy.relay.body import RequestBody
 from proxy.relay.booking import Booking
 from proxy.relay.held import ERROR_EVENT
-from proxy.relay.local import Ours, error_answer, our_answer
+from proxy.relay.local import Ours, error_answer, list_dialect, our_answer
 from proxy.relay.request import Passage, pass_in
 from proxy.relay.taking import Taking
 from proxy.relay.upstream import UpstreamConnection
@@ -126,6 +126,9 @@ class Exchange:
         if isinstance(passed, Passage):
             return passed
         if isinstance(passed, Failure):
+            if passed.kind is Kind.MODEL_UNKNOWN:
+                self.dialect = list_dialect(head)
+                self.receipt.dialect = self.dialect.name
             self.fail(passed)
         else:
             self._answer_here(head, passed)
@@ -296,8 +299,11 @@ class Exchange:
 
     def client_full(self) -> None:
         """The client does not keep up: stop reading from the upstream."""
-        upstream = self._upstream
-        if upstream is not None and self.answer is not None and not upstream.is_lost:
+        attempt, upstream = self._current, self._upstream
+        # One that is to carry on an answer is paused with its head: until then its own limits count.
+        if attempt is None or attempt.answer is None or self.answer is None:
+            return
+        if upstream is not None and not upstream.is_lost:
             upstream.transport.pause_reading()
 
     def client_drained(self) -> None:

@@ -78,8 +78,8 @@ def list_models(relay: Relay, head: RequestHead, grant: Grant) -> Ours | Failure
     models = models_for(relay.snapshot, key)
     if models is None:
         return None
-    is_anthropic = head.get(b"anthropic-version") is not None
-    dialect = DIALECTS["anthropic-messages" if is_anthropic else "openai-chat"]
+    dialect = list_dialect(head)
+    is_anthropic = dialect.name == "anthropic-messages"
     if not name:
         many = anthropic_list(models, relay.started_at, head.query) if is_anthropic else None
         return Ours(dialect, many or openai_list(models, relay.started))
@@ -90,6 +90,11 @@ def list_models(relay: Relay, head: RequestHead, grant: Grant) -> Ours | Failure
     if key is None or key.models is None:  # a provider may have it
         return None
     return Failure(Side.CLIENT, Phase.ADMIT, Kind.MODEL_UNKNOWN)
+
+
+def list_dialect(head: RequestHead) -> Dialect:
+    """In whose form a list of models is asked for: both vendors have it under the same path."""
+    return DIALECTS["openai-chat" if head.get(b"anthropic-version") is None else "anthropic-messages"]
 
 
 def our_answer(head: RequestHead, ours: Ours, exchange_id: str, keeps: bool) -> bytes:

@@ -16,7 +16,7 @@ from proxy.catalog.mask import Mask
 from proxy.dialects.openai import without_usage_event
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.answer import Answer
-from proxy.relay.metering import Metering
+from proxy.relay.metering import FIRST_BYTES, Metering
 from proxy.relay.options import ByteLimits
 from proxy.wire import encode
 from proxy.wire.head import ResponseHead
@@ -30,7 +30,7 @@ _DIFFERS = Failure(Side.UPSTREAM, Phase.STREAM, Kind.DIFFERS, "it said something
 class ResumedAnswer(Answer):
     """`differs`: it is another answer than the one that the client has the beginning of."""
 
-    __slots__ = ("differs", "_repeated", "_resumed")
+    __slots__ = ("differs", "_repeated", "_resumed", "_waiting")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class ResumedAnswer(Answer):
         self.is_chunked = before.is_chunked
         self._prefix = b""
         self._resumed = before.said.resume()
+        self._waiting = 0  # bytes of events for `metering`
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:
         """As Answer's."""
@@ -68,12 +69,17 @@ class ResumedAnswer(Answer):
         progress = watch.feed(block) if block else False
         if self._unread is not None and block:
             self._unread.append(block)
+            self._waiting += len(block)
+            if self._waiting > FIRST_BYTES:  # of all that comes, not of what goes out
+                self._waiting = 0
+                self._read_usage()
         if is_last:
             block += self._flush(cutter, watch)
+        is_repeating = not self._resumed.is_caught_up
         out = self._resumed.feed(block) if block else b""
         if cutter.skipped:
             self._resumed.skip()
-        if not self._resumed.is_caught_up:
+        if is_repeating and not out:
             self._repeated = watch.events
         if out is None or not self._resumed.can_go_on:
             self.differs = True
@@ -90,8 +96,6 @@ class ResumedAnswer(Answer):
         if self._mask is not None and self._resumed.has_error:
             data = self._mask.hide(data)
         self.bytes_out += len(data)
-        if self.bytes_out > self._read_at:
-            self._read_usage()
         out = encode.chunk(data) if data and self.is_chunked else data
         if is_last and self.is_chunked:
             out += encode.LAST_CHUNK

@@ -90,7 +90,7 @@ class Stake:
                 self.credentials.limited(self.number, _LIMITED if wait is None else wait, now)
                 if self.credentials.has_unlimited(now):
                     is_good = wait = None  # the target itself may be asked with others
-            elif not status:
+            else:  # what began well has told so (first_event)
                 self.credentials.forget(self.number, self._model)
         if self._health is not None:
             was_closed = self._health.breaker.is_closed

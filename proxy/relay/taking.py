@@ -264,7 +264,8 @@ class Taking:
     def close(self) -> None:
         """What all attempts used is known: what none of them had comes back."""
         if self._free is not None:
-            self._free.settle(NOTHING if self._free is self._hold else _UNUSED)
+            is_request = self._free is self._hold and bool(self._exchange.receipt.attempts)
+            self._free.settle(NOTHING if is_request else _UNUSED)
             self._free = None
             self._relay.waiting.wake()
 

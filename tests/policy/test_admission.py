@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.aliases import Alias
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider
 from proxy.outcome import Failure, Kind, status_of
 from proxy.policy.admission import Admission, Grant, is_browser_page
 from proxy.policy.counters import MemoryStore
 from proxy.policy.keys import AuthMode, Door, Key, KeyRing, fingerprint
-from proxy.policy.limits import FOREVER, Limiter
-from proxy.policy.plan import Target
+from proxy.policy.limits import FOREVER, Chain, Limiter
+from proxy.policy.plan import Plan, Target
 from proxy.policy.rules import parse_rules
 from proxy.wire.head import RequestHead
 from tests.policy.heads import head
@@ -240,3 +241,94 @@ def test_further_models_may_be_named_where_no_limit_is_for_single_ones(
         assert "one model" in failure.detail
     if models is None:
         assert permitted(models, "cheap", "openrouter", None, rules) is None
+
+
+# -- which limits hold ------------------------------------------------------------------------------------------------
+
+RULES = ("key ci", "group team", "all", "provider a", "provider b", "model m", "model one", "model a/one", "model b/*")
+
+
+def limited(*scopes: str, mode: AuthMode = AuthMode.KEYS) -> Admission:
+    found = admission(mode)
+    for scope in scopes:
+        found.limiter.set_rules(scope, parse_rules("rpm=5"))
+    return found
+
+
+def target(provider: str, model: str | None) -> Target:
+    return Target(Provider(provider, "openai", Origin("https", f"{provider}.test", 443)), b"/", model)
+
+
+ALIAS = Plan(((target("a", "one"),), (target("b", "two"),)), Alias("m", ()))
+CI = Grant("ci", [], False, Door(Key("ci", group="team"), FOREVER, b"way"))
+
+
+def scopes(chain: Chain | None) -> set[str] | None:
+    return None if chain is None else set(chain.scopes)
+
+
+def test_without_an_alias_all_that_holds_is_in_one_chain() -> None:
+    found = limited(*RULES)
+    plan = Plan(((target("a", "one"),),))
+    assert scopes(found.chain(CI, "a/one", plan)) == {
+        "key ci", "group team", "all", "provider a", "model one", "model a/one",
+    }  # fmt: skip
+    plain = Plan(((target("b", None),),))
+    assert scopes(found.chain(CI, "one", plain)) == {"key ci", "group team", "all", "provider b", "model one"}
+    assert scopes(found.chain(CI, None, plain)) == {"key ci", "group team", "all", "provider b"}
+
+
+def test_an_alias_has_what_holds_whichever_target_is_asked() -> None:
+    found = limited(*RULES)
+    assert scopes(found.chain(CI, "m", ALIAS)) == {"key ci", "group team", "all", "model m"}
+    assert scopes(limited("provider a", "model one").chain(CI, "m", ALIAS)) is None
+
+
+def test_a_targets_own_limits_are_those_that_are_left() -> None:
+    found = limited(*RULES)
+    taken = found.chain(CI, "m", ALIAS)
+    (first,), (second,) = ALIAS.groups
+    assert scopes(found.own_chain(first, taken)) == {"provider a", "model one", "model a/one"}
+    assert scopes(found.own_chain(second, taken)) == {"provider b", "model b/*"}
+    assert scopes(limited("key ci", "group team").own_chain(first, None)) is None
+
+
+def test_what_an_alias_took_already_is_not_taken_for_a_target_again() -> None:
+    found = limited("model *", "provider a")
+    taken = found.chain(CI, "m", ALIAS)
+    assert scopes(taken) == {"model *"}
+    (first,), (second,) = ALIAS.groups
+    assert scopes(found.own_chain(first, taken)) == {"provider a"}
+    assert scopes(found.own_chain(second, taken)) is None
+    assert scopes(found.own_chain(first, None)) == {"model *", "provider a"}
+
+
+def test_a_targets_own_limits_belong_to_nobodys_key_and_are_not_told_after_a_kill() -> None:
+    found = limited("provider a")
+    (first,), _ = ALIAS.groups
+    chain = found.own_chain(first, found.chain(CI, "m", ALIAS))
+    assert chain is not None
+    assert (chain.key, chain.is_kept) == ("", False)
+    common = limited("all").chain(CI, "m", ALIAS)
+    assert common is not None
+    assert (common.key, common.is_kept) == ("ci", True)
+
+
+def test_in_passthrough_mode_limits_of_keys_do_not_hold() -> None:
+    found = limited("key #1", "all", mode=AuthMode.PASSTHROUGH)
+    assert scopes(found.chain(Grant("#1", [], True), "m", ALIAS)) == {"all"}
+    assert scopes(found.chain(Grant("#1", [], True), "x", Plan(((target("a", None),),)))) == {"all"}
+
+
+def test_the_same_chain_stands_until_a_rule_changes() -> None:
+    """Asked for with each request."""
+    found = limited("key ci", "provider a")
+    (first,), _ = ALIAS.groups
+    taken = found.chain(CI, "m", ALIAS)
+    assert found.chain(CI, "m", ALIAS) is taken
+    own = found.own_chain(first, taken)
+    assert found.own_chain(first, taken) is own
+    version = found.version
+    found.limiter.set_rules("provider a", parse_rules("rpm=6"))
+    assert found.version != version
+    assert found.own_chain(first, taken) is not own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import MutableSequence
 
 import pytest
 
@@ -365,6 +366,73 @@ def test_a_model_has_all_its_names_and_may_be_a_pattern() -> None:
         assert limiter_.chain("ci", None, names, "p").scopes == scopes
     limiter_.set_rules("model o3", parse_rules(""))
     assert limiter_.chain("ci", None, ["o3"], "p").scopes == set()
+
+
+# -- beside what is taken already -------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_the_other_chain_is_not_in_this_one() -> None:
+    limiter_ = limiter()
+    for scope in ("key ci", "group team", "provider p", "all", "model m", "model *"):
+        limiter_.set_rules(scope, parse_rules("rpm=5"))
+    taken = limiter_.chain("ci", None, ["m"], None)
+    assert taken.scopes == {"key ci", "all", "model m", "model *"}
+    own = limiter_.chain(None, None, ["m", "other"], "p", taken)
+    assert own.scopes == {"provider p"}
+    assert [scope for scope, _ in own.names] == ["provider p"]
+    everything = limiter_.chain("ci", "team", ["m"], "p", Chain(""))
+    assert everything.scopes == {"key ci", "group team", "provider p", "all", "model m", "model *"}
+    assert limiter_.chain("ci", None, ["m"], None, taken).rates == ()
+
+
+def test_a_chain_beside_another_is_not_mistaken_for_one_of_its_own() -> None:
+    limiter_ = limiter(provider_p="rpm=5 1usd/day")
+    alone = limiter_.chain(None, None, (), "p")
+    beside = limiter_.chain(None, None, (), "p", Chain(""))
+    assert (alone.is_kept, beside.is_kept) == (True, False)
+    assert alone.scopes == beside.scopes
+    assert limiter_.chain(None, None, (), "p") is alone
+    assert limiter_.chain(None, None, (), "p", Chain("")) is beside
+
+
+class Remembering(MemoryStore):
+    """Knows for whose requests there are places now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[str] = []
+
+    def hold(self, name: str) -> tuple[MutableSequence[int], int]:
+        self.held.append(name)
+        return super().hold(name)
+
+    def free(self, name: str, place: tuple[MutableSequence[int], int]) -> None:
+        self.held.remove(name)
+
+
+def test_a_hold_that_is_not_kept_takes_no_place_and_counts_all_the_same() -> None:
+    store = Remembering()
+    limiter_ = Limiter(store, window_end)
+    limiter_.set_rules("key ci", parse_rules("1usd/day"))
+    limiter_.set_rules("provider p", parse_rules("100tokens/total rpm=5 concurrent=2"))
+    common = limiter_.chain("ci", None, (), None)
+    own = limiter_.chain(None, None, (), "p", common)
+    first = limiter_.take(common, costing(1), NOW)
+    second = limiter_.take(own, costing(input=60), NOW)
+    assert isinstance(first, Hold) and isinstance(second, Hold)
+    assert store.held == ["ci"]
+    assert limiter_.open == {first, second}
+    assert spent(own) == 60
+    assert refused(limiter_, own, costing(input=60)).rule == "tokens/total"
+    second.settle((1, 10, 10, 0, 0))
+    second.release()
+    assert store.held == ["ci"]
+    first.settle((1, 0, 0, 0, 1))
+    assert (store.held, limiter_.open) == ([], set())
+    assert (spent(own), own.slots[0].held) == (10, 0)
+
+
+# -- when rules change ------------------------------------------------------------------------------------------------
 
 
 def test_a_changed_rule_counts_on() -> None:

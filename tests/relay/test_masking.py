@@ -11,11 +11,12 @@ import pytest
 
 from proxy.catalog.mask import Mask
 from proxy.catalog.secret import Secret
-from proxy.outcome import Billed, Receipt, Usage
+from proxy.outcome import Attempt, Billed, Receipt, Usage
 from proxy.policy.keys import AuthMode
 from proxy.relay.masking import MOST, scrub
 from tests.relay import stage as s
 from tests.relay.stage import Stage
+from tests.relay.targets import BUSY, provider
 from tests.relay.test_upstream import FRAMES, frames_of, streaming
 
 KEY = "sk-proj-0123456789abcdef"
@@ -271,3 +272,126 @@ def test_all_of_a_providers_words_on_a_receipt_are_scrubbed() -> None:
     before = repr(plain)
     scrub(plain, Mask([Secret(KEY)]))
     assert repr(plain) == before
+
+
+# -- several attempts -------------------------------------------------------------------------------------------------
+
+OTHER = "sk-other-fedcba9876543210"
+# An error that no other target is asked for.
+BAD = b'{"error":{"message":"bad: %b","type":"invalid_request_error"}}'
+
+
+def served(model: str) -> bytes:
+    text = '{"id":"x","model":"%s","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+    return (text % model).encode()
+
+
+def two(first: str = KEY, second: str = OTHER, **more: object) -> Stage:
+    """One alias for two providers, each with a credential of its own."""
+    providers = (provider("a", credential=Secret(first)), provider("b", credential=Secret(second)))
+    return Stage(models="m = a/one | b/two", retries=2, providers=providers, **more)  # type: ignore[arg-type]
+
+
+def asked(on: Stage, *lines: bytes, stream: bool = False) -> s.Peer:
+    client = on.client()
+    more = b',"stream":true' if stream else b""
+    client.says(s.ask(*lines, body=b'{"model":"m"%b,"messages":[]}' % more))
+    return client
+
+
+def test_the_words_of_each_attempt_are_hidden_too() -> None:
+    attempt = Attempt("a", "one", 0.0, 1.0, False, 200, None)
+    receipt = Receipt("id", 0.0, "c", "POST", "/p", provider="b", model_served=f"m {OTHER}")
+    receipt.attempts = [
+        attempt._replace(model_served=f"m {KEY}", usage=Usage(billed=(Billed(KEY, 1, 2),))),
+        attempt._replace(model_served="plain", usage=Usage(input=3)),
+        attempt,
+    ]
+    scrub(receipt, Mask([Secret(KEY), Secret(OTHER)]))
+    assert KEY not in repr(receipt) and OTHER not in repr(receipt)
+    assert [each.model_served for each in receipt.attempts] == ["m " + "*" * len(KEY), "plain", None]
+    assert receipt.attempts[0].usage is not None
+    assert receipt.attempts[0].usage.billed == (Billed("*" * len(KEY), 1, 2),)
+    assert receipt.attempts[2] is attempt
+
+
+def test_each_providers_credential_is_hidden_wherever_a_receipt_shows_it() -> None:
+    """Also that of a provider whose answer nobody got, in the words of another one."""
+    begun = b'data: {"id":"c","model":"%b","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n' % KEY.encode()
+    with two() as on:
+        client = asked(on, stream=True)
+        on.upstream().says(s.STREAM_HEAD + s.chunk(begun))
+        on.upstream().resets()
+        on.upstream().says(s.unary(served(f"{KEY} {OTHER}"), b"200 OK", f"X-Request-Id: {KEY} {OTHER}".encode()))
+        client.heard()
+        receipt = on.receipt()
+        assert [each.provider for each in receipt.attempts] == ["a", "b"]
+        stars = "*" * len(KEY) + " " + "*" * len(OTHER)
+        assert (receipt.provider_request_id, receipt.model_served) == (stars, stars)
+        assert [each.model_served for each in receipt.attempts] == ["*" * len(KEY), stars]
+
+
+def test_an_error_that_goes_out_last_hides_the_credential_of_its_own_provider() -> None:
+    with two() as on:
+        client = asked(on)
+        on.upstream().says(s.unary(ECHO, BUSY))
+        assert client.heard() == b""
+        on.upstream().says(s.unary(BAD % OTHER.encode(), b"400 Bad Request"))
+        assert client.heard() == s.passed_on(BAD % (b"*" * len(OTHER)), b"400 Bad Request")
+        on.receipt()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_held_error_is_masked_before_it_waits(size: int) -> None:
+    """What it says for the sake of a decision is looked at as it came, and never sent."""
+    with two() as on:
+        client = asked(on)
+        upstream = on.upstream()
+        upstream.says_each(s.unary(BAD % KEY.encode(), b"400 Bad Request"), size)
+        assert client.heard() == s.passed_on(BAD % STARS, b"400 Bad Request")
+        on.receipt()
+
+
+def test_a_held_event_that_tells_an_error_is_masked_when_it_goes_through() -> None:
+    event = b'data: {"error":{"message":"%b","code":"content_filter"}}\n\n'
+    with two() as on:
+        client = asked(on, stream=True)
+        on.upstream().says(s.STREAM_HEAD + s.chunk(s.ROLE))
+        on.upstream().says(s.chunk(event % KEY.encode()) + s.LAST)
+        assert body_of(client.heard()) == s.ROLE + event % STARS
+        assert len(on.dialed) == 1
+        on.receipt()
+
+
+def test_a_held_error_that_comes_compressed_is_looked_into_and_masked() -> None:
+    with two() as on:
+        client = asked(on)
+        packed = gzip.compress(BAD % KEY.encode())
+        on.upstream().says(s.unary(packed, b"400 Bad Request", b"Content-Encoding: gzip"))
+        assert client.heard() == s.passed_on(BAD % STARS, b"400 Bad Request")
+        on.receipt()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_all_credentials_of_a_provider_are_hidden_whichever_was_sent(number: int) -> None:
+    given = provider("a", credential=Secret(KEY), further=(Secret(OTHER),))
+    body = b"%b and %b" % (KEY.encode(), OTHER.encode())
+    with Stage(models="m = a/one", providers=(given,)) as on:
+        for _ in range(number + 1):
+            client = asked(on)
+            on.upstream().says(s.unary(body, b"400 Bad Request"))
+            heard = client.heard()
+        assert heard.endswith(b"\r\n\r\n" + STARS + b" and " + b"*" * len(OTHER))
+        assert len(on.receipts) == number + 1
+
+
+def test_in_passthrough_mode_the_clients_credential_is_hidden_in_every_attempt() -> None:
+    with two(mode=AuthMode.PASSTHROUGH) as on:
+        client = asked(on, b"Authorization: Bearer sk-theirs-0123456789")
+        on.upstream().says(s.unary(b"{}", BUSY, b"retry-after: 2"))
+        on.advance(2.1)
+        on.upstream().says(s.unary(served("sk-theirs-0123456789")))
+        assert b"sk-theirs" in client.heard()
+        receipt = on.receipt()
+        assert [each.model_served for each in receipt.attempts] == [None, "*" * 20]
+        assert "theirs" not in repr(receipt)

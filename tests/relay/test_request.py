@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Origin, Provider
-from proxy.policy.keys import AuthMode
+from proxy.dialects.call import Call
+from proxy.outcome import Failure
+from proxy.policy.keys import AuthMode, Key, digest_of
+from proxy.policy.limits import FOREVER
+from proxy.policy.plan import Plan
+from proxy.policy.rules import parse_rules
+from proxy.relay import request as request_module
+from proxy.relay.request import Passage
 from tests.relay import stage as s
 from tests.relay.stage import Stage
+from tests.relay.targets import BUSY, ERROR, asks, provider, stage_of
 
 
 def heard_upstream(whole: bytes, **options: object) -> bytes:
@@ -225,3 +236,234 @@ def test_https_through_a_proxy_does_not_tell_the_provider() -> None:
     heard = heard_upstream(s.ask(), providers=(proxied("https"),))
     assert heard.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
     assert b"proxy-authorization" not in heard
+
+
+# -- several targets --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+KEY = b"Authorization: Bearer " + b"k" * 16
+THREE = "m = a/one, b/two | c/three"
+
+
+def passage_of(stage: Stage, **fields: object) -> Passage:
+    """That of a client whose key, where there is one, is given out for `fields`."""
+    client = stage.client()
+    lines = []
+    if fields:
+        stage.admission.ring.put(Key("ci", **fields), {digest_of(b"k" * 16): FOREVER})  # type: ignore[arg-type]
+        lines = [KEY]
+    client.says(s.ask(*lines, body=b'{"model":"m","messages":[]}'))
+    passage = client.protocol.passage
+    assert isinstance(passage, Passage)
+    return passage
+
+
+def plan(passage: Passage, model: str, *, names_more: bool = False) -> Plan | Failure:
+    nobody: Any = None  # reads the body, unless the alias bounds the cost
+    return passage.plan(Call(model, names_more=names_more), nobody, s.EPOCH)
+
+
+def left(passage: Passage, model: str = "m") -> list[list[str]] | str:
+    """Of the plan for `model` the providers in each group; a kind where there is none."""
+    found = plan(passage, model)
+    if isinstance(found, Failure):
+        return found.kind.value
+    return [[target.provider.name for target in group] for group in found.groups]
+
+
+@pytest.mark.parametrize(
+    ("fields", "groups"),
+    [
+        ({"models": ("m",)}, [["a", "b"], ["c"]]),
+        ({"models": ("*",)}, [["a", "b"], ["c"]]),
+        ({"models": ("one", "three")}, [["a"], ["c"]]),
+        ({"models": ("b/*",)}, [["b"]]),
+        ({"models": ("c/three",)}, [["c"]]),
+        ({"providers": frozenset({"b", "c"})}, [["b"], ["c"]]),
+        ({"models": ("m",), "providers": frozenset({"c"})}, [["c"]]),
+    ],
+)
+def test_of_an_alias_those_targets_stay_that_the_key_may_use(
+    fields: dict[str, object], groups: list[list[str]]
+) -> None:
+    with stage_of(THREE, mode=AuthMode.KEYS) as stage:
+        passage = passage_of(stage, **fields)
+        assert left(passage) == groups
+        stage.clients[0].resets()
+
+
+def test_where_a_key_may_use_none_of_them_it_is_refused() -> None:
+    with stage_of(THREE, mode=AuthMode.KEYS) as stage:
+        stage.admission.ring.put(Key("ci", models=("other",)), {digest_of(b"k" * 16): FOREVER})
+        client = stage.client()
+        client.says(s.ask(KEY, body=b'{"model":"m","messages":[]}'))
+        answer = client.heard()
+        assert (s.status_of(answer), stage.dialed) == (403, [])
+        assert b'"code":"model_forbidden"' in answer
+        assert stage.receipt().ended_kind == "model_forbidden"
+
+
+def test_a_target_that_a_key_may_not_use_is_not_fallen_back_to() -> None:
+    with stage_of("m = a/one | b/two", retries=1, mode=AuthMode.KEYS) as stage:
+        passage_of(stage, providers=frozenset({"a"}))
+        client = stage.clients[0]
+        stage.upstream().says(s.unary(ERROR, BUSY))
+        stage.advance(1.0)
+        stage.upstream().says(s.unary(ERROR, BUSY))
+        assert s.status_of(client.heard()) == 503
+        assert [each.provider for each in stage.receipt().attempts] == ["a", "a"]
+
+
+def test_in_passthrough_mode_an_alias_is_its_first_provider_in_any_group() -> None:
+    with stage_of("m = a/one, b/two | a/three", mode=AuthMode.PASSTHROUGH) as stage:
+        assert left(passage_of(stage)) == [["a"], ["a"]]
+        stage.clients[0].resets()
+
+
+def test_a_plan_stands_until_the_model_or_what_is_allowed_changes() -> None:
+    with stage_of(THREE, mode=AuthMode.KEYS, keys={"ci": "k" * 16}) as stage:
+        passage = passage_of(stage, models=("m", "gpt-5", "one"))
+        first = plan(passage, "m")
+        assert plan(passage, "m") is first
+        assert plan(passage, "m", names_more=True) is not first
+        assert left(passage, "gpt-5") == [["a"]]
+        assert left(passage) == [["a", "b"], ["c"]]
+        second = plan(passage, "m")
+        stage.admission.limiter.set_rules("model m", parse_rules("rpm=5"))
+        third = plan(passage, "m")
+        assert third is not second
+        assert passage.chain is not None
+        assert passage.chain.scopes == {"model m"}
+        stage.admission.ring.remove("ci")
+        assert left(passage) == "unauthorized"
+        stage.clients[0].resets()
+
+
+def test_an_alias_bears_the_limits_of_its_own_name() -> None:
+    rules = {"model m": "rpm=5", "model one": "rpm=5", "provider a": "rpm=5", "all": "rpm=5"}
+    with stage_of(THREE, rules=rules) as stage:
+        passage = passage_of(stage)
+        assert passage.chain is not None
+        assert passage.chain.scopes == {"model m", "all"}
+        assert left(passage, "a/one") == [["a"]]
+        assert passage.chain.scopes == {"model one", "provider a", "all"}
+        stage.clients[0].resets()
+
+
+def test_each_target_has_lines_of_its_own_and_the_body_with_its_name() -> None:
+    more = provider("b", auth="x-api-key", credential=Secret("sk-of-b"), headers=((b"x-team", Secret("t")),))
+    with Stage(models="m = a/one | b/two", retries=1, providers=(provider("a"), more)) as stage:
+        client = stage.client()
+        client.says(s.ask(b"X-Kept: 1", b"X-Team: theirs", body=b'{"messages":[],"model" : "m"}'))
+        lines = b"X-Kept: 1\r\nX-Team: theirs\r\nvia: 1.1 %b\r\n" % s.NAME
+        body = b'{"messages":[],"model" : "one"}'
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a.test\r\nauthorization: Bearer sk-provider\r\n"
+        assert stage.upstream().heard() == head + lines + b"content-length: %d\r\n\r\n" % len(body) + body
+        stage.upstream().says(s.unary(ERROR, BUSY))
+        lines = lines.replace(b"X-Team: theirs\r\n", b"")
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: b.test\r\nx-team: t\r\nx-api-key: sk-of-b\r\n"
+        assert stage.upstream().heard() == head + lines + b"content-length: %d\r\n\r\n" % len(body) + body.replace(
+            b"one", b"two"
+        )
+        client.resets()
+        stage.receipt()
+
+
+def test_targets_without_a_credential_have_lines_of_their_own_too() -> None:
+    providers = tuple(provider(name, credential=None) for name in "ab")
+    with Stage(models="m = a/one | b/two", retries=1, providers=providers) as stage:
+        client = asks(stage)
+        stage.upstream().says(s.unary(ERROR, BUSY))
+        assert [upstream.heard().split(b"\r\n")[1] for upstream in stage.upstreams] == [
+            b"host: a.test",
+            b"host: b.test",
+        ]
+        client.resets()
+        stage.receipt()
+
+
+def test_two_models_of_one_provider_have_lines_of_their_own_where_the_path_names_them() -> None:
+    google = provider("a", family="gemini", base=b"", auth="x-goog-api-key")
+    with Stage(models="m = a/one | a/two", retries=1, providers=(google,)) as stage:
+        client = stage.client()
+        client.says(s.request(b"POST", b"/v1beta/models/m:generateContent", b'{"contents":[]}'))
+        upstream = stage.upstream()
+        assert upstream.heard().startswith(b"POST /v1beta/models/one:generateContent HTTP/1.1\r\n")
+        upstream.says(s.unary(ERROR, BUSY))
+        assert upstream.heard().startswith(b"POST /v1beta/models/two:generateContent HTTP/1.1\r\n")
+        client.resets()
+        assert [each.model for each in stage.receipt().attempts] == ["one", "two"]
+
+
+def test_lines_are_made_once_for_a_target_and_a_credential(monkeypatch: pytest.MonkeyPatch, no_chance: None) -> None:
+    made: list[str] = []
+    plain = request_module.upstream_lines
+
+    def counted(*arguments: object) -> bytes:
+        target, credential = arguments[1], arguments[5]
+        assert isinstance(credential, Secret)
+        made.append(f"{target.provider.name} {credential.reveal()}")  # type: ignore[attr-defined]
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(request_module, "upstream_lines", counted)
+    two = provider("a", credential=Secret("sk-1"), further=(Secret("sk-2"),))
+    with Stage(models="m = a/one", retries=1, providers=(two, provider("b"))) as stage:
+        client = stage.client()
+        for model in (b"m", b"m", b"b/x", b"b/x", b"b/x"):
+            client.says(s.ask(body=b'{"model":"%b","messages":[]}' % model))
+            stage.upstream().says(s.unary())
+            assert client.heard() == s.passed_on()
+        assert made == ["a sk-1", "a sk-2", "b sk-provider"]
+        heard = [upstream.heard() for upstream in stage.upstreams]
+        assert [each.count(b"Bearer sk-1\r\n") for each in heard] == [1, 0]
+        assert [each.count(b"Bearer sk-2\r\n") for each in heard] == [1, 0]
+        assert len(stage.receipts) == 5
+
+
+def test_a_stream_and_a_document_have_lines_of_their_own_for_the_same_target() -> None:
+    with stage_of("m = a/one") as stage:
+        client = stage.client()
+        client.says(s.ask(body=b'{"model":"m","messages":[]}'))
+        assert b"accept-encoding" not in stage.upstream().heard()
+        stage.upstream().says(s.unary())
+        client.says(s.ask(body=b'{"model":"m","stream":true,"messages":[]}'))
+        assert b"accept-encoding: identity\r\n" in stage.upstream().heard()
+        client.resets()
+        assert len(stage.receipts) == 2
+
+
+def test_what_a_client_is_sticky_by_goes_to_one_target_and_no_further() -> None:
+    with stage_of("m = a/one, b/two, c/three") as stage:
+        hosts = set()
+        for _ in range(5):
+            client = stage.client()
+            client.says(s.ask(b"X-LLM-Proxy-Sticky: ann", body=b'{"model":"m","messages":[]}'))
+            upstream = stage.upstream()
+            heard = upstream.heard()
+            assert b"ticky" not in heard
+            hosts.add(upstream.protocol.origin.host)
+            upstream.says(s.unary())
+            assert client.heard() == s.passed_on()
+        assert len(hosts) == 1
+        assert len(stage.receipts) == 5
+
+
+def test_a_credential_that_is_given_is_the_one_that_is_sent() -> None:
+    two = provider("a", credential=Secret("sk-first"), further=(Secret("sk-second"),))
+    with Stage(providers=(two,)) as stage:
+        client = asks(stage, b"gpt-5")
+        passage = client.protocol.passage
+        head = s.exchange_of(client).head
+        found = plan(passage, "gpt-5")
+        assert isinstance(found, Plan)
+        (target,) = found.targets
+        for secret in two.credentials:
+            lines = passage.upstream_head(head, target, s.NAME, 0, False, secret)
+            assert b"authorization: Bearer " + secret.reveal().encode() + b"\r\n" in lines
+        assert b"uthorization" not in passage.upstream_head(head, target, s.NAME, 0, False, None)
+        client.resets()

@@ -360,6 +360,39 @@ def test_a_provider_is_not_asked_to_leave_out_what_it_used(query: bytes, fields:
         stage.receipt()
 
 
+# -- who waits ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_exchange_that_fails_when_its_turn_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with staged({"key ci": "concurrent=1"}, seconds={Limit.QUEUE: 7.0}) as stage:
+        first, second = stage.client(), stage.client()
+        first.says(s.ask(BEARER))
+        second.says(s.ask(BEARER))
+        exchange = s.exchange_of(second)
+        assert exchange.taking.is_waiting
+        monkeypatch.setattr(type(exchange), "proceed", lambda self, plan: 1 / 0)
+        with pytest.raises(AssertionError, match="ZeroDivisionError"):
+            stage.upstream().says(s.unary())
+        assert s.status_of(second.heard()) == 500
+        assert running(stage) == 0
+        assert len(stage.receipts) == 2
+
+
+def test_of_who_waits_the_limits_may_become_ones_that_cannot_be_counted() -> None:
+    from proxy.policy.rules import parse_rules
+
+    with staged({"key ci": "concurrent=1"}, seconds={Limit.QUEUE: 7.0}) as stage:
+        first, second = stage.client(), stage.client()
+        first.says(s.ask(BEARER))
+        second.says(s.ask(BEARER))
+        stage.admission.limiter.set_rules("key ci", parse_rules("1usd/total"))
+        stage.upstream().says(s.unary())
+        answer = second.heard()
+        assert s.status_of(answer) == 403
+        assert b"LLM_PROXY_PRICES" in answer
+        assert [receipt.ended_kind for receipt in stage.receipts] == ["complete", "unpriced_model"]
+
+
 # -- longer than what was reserved -----------------------------------------------------------------------------------
 
 
@@ -417,6 +450,17 @@ def test_what_generates_nothing_is_not_stopped_for_its_length(rules: str) -> Non
         assert stage.receipt().complete
         client.says(s.get(b"/v1/files/f/content", BEARER))
         stage.upstream().says_each(s.unary(b"x" * 60_000), 8000)
+        assert stage.receipt().complete
+
+
+def test_a_document_in_place_of_a_stream_is_not_stopped_for_its_length() -> None:
+    """Its bytes say less of its tokens."""
+    document = b'{"id":"x","choices":[{"message":{"content":"%b"},"finish_reason":"stop"}]}' % (b"x" * 200_000)
+    with staged({"key ci": f"{400 + PREAMBLE}tokens/total"}, stops=True) as stage:
+        client = stage.client()
+        client.says(s.ask(BEARER, body=s.STREAM_BODY[:-1] + b',"max_tokens":10}'))
+        stage.upstream().says_each(s.unary(document), 8000)
+        assert client.heard().endswith(s.LAST)
         assert stage.receipt().complete
 
 
