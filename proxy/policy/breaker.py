@@ -5,7 +5,8 @@ a target (health), clocks (`now`: seconds of a clock that does not go back).
 How it works: CLOSED, all may pass, and outcomes are counted: so many failures in a row, or such a share of those in
 the window, open it. OPEN, nobody may, until its time has come. Then one attempt is the probe (PROBING); if it goes
 well, the breaker is closed, and WARMING for a while, in which its share of the traffic rises; if not, it is open for
-twice as long, up to `longest`. A provider that says how long to wait is believed at once.
+twice as long, up to `longest`. Who asks all the same before that time, since nobody else is left, is the probe as well,
+but if that goes wrong the time is not doubled. A provider that says how long to wait is believed at once.
 Whoever begins an attempt is told whether it is the probe, and hands that in with the outcome. What began before the
 breaker opened says nothing about the time after: it neither closes it nor counts as a probe.
 The window is a ring of buckets, so that an outcome costs the same however many there are.
@@ -46,8 +47,8 @@ _DEFAULTS = BreakerOptions()
 
 class Breaker:
     __slots__ = (
-        "_at", "_failed", "_failures", "_is_closed", "_opens_at", "_options", "_outcomes", "_probe_at", "_row",
-        "_slot", "_span", "_total", "_warm_at",
+        "_at", "_failed", "_failures", "_is_closed", "_is_early", "_opens_at", "_options", "_outcomes", "_probe_at",
+        "_row", "_slot", "_span", "_total", "_warm_at",
     )  # fmt: skip
 
     def __init__(self, options: BreakerOptions = _DEFAULTS) -> None:
@@ -63,6 +64,7 @@ class Breaker:
         # Open
         self._opens_at = 0.0  # a probe may go
         self._span = options.open
+        self._is_early = False  # the probe went before its time
         self._probe_at: float | None = None  # when it began
 
     @property
@@ -98,8 +100,9 @@ class Breaker:
 
     def begin(self, now: float) -> bool:
         """An attempt begins. True: it is the probe."""
-        if self._is_closed or now < self.opens_at:
+        if self._is_closed or (self._probe_at is not None and now < self.opens_at):
             return False
+        self._is_early = now < self._opens_at  # asked all the same, since nobody else was left
         self._probe_at = now
         return True
 
@@ -121,7 +124,8 @@ class Breaker:
             elif wait > 0:
                 self._open(now, wait)
         elif is_probe and self._probe_at is not None:
-            self._span = min(2 * self._span, self._options.longest)
+            if not self._is_early:
+                self._span = min(2 * self._span, self._options.longest)
             self._open(now, max(self._span, wait))
         else:
             self._opens_at = max(self._opens_at, now + wait)

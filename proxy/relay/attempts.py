@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 
-_LEAST_CHANCE = 0.4  # of the longest pause: 0.2, 0.4, 0.8 and 1.6 seconds are 3
+_LEAST_CHANCE = 0.43  # of the longest pause: 0.43, 0.86 and 1.72 seconds are 3.01, if the first one is 0 (a resume)
 
 
 class Next(NamedTuple):
@@ -81,7 +81,7 @@ class Attempts:
         if self._hedges:
             self._relay.hedges.note_request()
         if self._plan.alias is not None:
-            target = self._untried(0) or self._soonest()
+            target = self._untried(0) or self._soonest(0) or target
         self._start(target, "first")
 
     @property
@@ -144,7 +144,7 @@ class Attempts:
     def _other(self, attempt: Attempt, failure: Failure, window: int, now: float) -> Next | None:
         """Another target, with what an attempt there needs."""
         free = None if attempt.may_cost(failure) else attempt.stake
-        while (target := self._untried(window)) is not None:
+        while (target := self._untried(window) or self._soonest(window)) is not None:
             stake = self._stake(target, now, free)
             if isinstance(stake, Stake):
                 return Next(target, 0.0, "fallback", stake)
@@ -256,9 +256,11 @@ class Attempts:
         passage = self._exchange.passage
         return None if passage is None else passage.sticky
 
-    def _soonest(self) -> Target:
+    def _soonest(self, window: int) -> Target | None:
+        """Where no breaker lets anything pass: of those that were not asked yet, the one that will be back first."""
         now = self._relay.clock()
-        return min(self._plan.targets, key=lambda each: self._candidate(each).health.breaker.retry_in(now))
+        targets = [each for each in self._plan.targets if each.window >= window and not self._is_tried(each)]
+        return min(targets, key=lambda each: self._candidate(each).health.breaker.retry_in(now), default=None)
 
     # -- carrying on --------------------------------------------------------------------------------------------------
 

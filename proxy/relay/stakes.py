@@ -86,7 +86,7 @@ class Stake:
                 is_good = None
                 if self.credentials.refused(self.number, status, self._model, now):
                     self._tell("warn", "the credential for {} was refused, and is left out for a while", status=status)
-            elif status == 429 and self.credentials.count > 1:
+            elif status == 429 and self.credentials.count > 1 and (verdict is None or verdict.is_fault):
                 self.credentials.limited(self.number, _LIMITED if wait is None else wait, now)
                 if self.credentials.has_unlimited(now):
                     is_good = wait = None  # the target itself may be asked with others

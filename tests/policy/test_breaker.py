@@ -300,3 +300,16 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestLife = Life.TestCase
+
+
+def test_who_is_asked_before_its_time_is_the_probe_and_pays_nothing_more_for_it() -> None:
+    breaker = Breaker(BreakerOptions(consecutive=1, open=5.0))
+    breaker.fail(1000.0, False)
+    assert not breaker.may(1001.0)
+    assert breaker.begin(1001.0), "nobody else was left"
+    assert not breaker.begin(1001.0), "one at a time"
+    breaker.fail(1002.0, True)
+    assert breaker.retry_in(1002.0) == 5.0, "not twice as long"
+    assert breaker.begin(1003.0)
+    breaker.succeed(1004.0, True)
+    assert breaker.is_closed

@@ -463,11 +463,12 @@ def test_a_target_that_keeps_failing_is_left_alone_and_probed_by_one() -> None:
         a.says(s.unary())
         assert probe.heard() == s.passed_on()
         assert [each.attempts[0].provider for each in stage.receipts[-2:]] == ["b", "a"]
+        stage.advance(10.1)
         client = asks(stage)
-        assert stage.receipts[-1].provider == "a"
         a.says(s.unary())
-        assert stage.receipts[-1].provider == "a", "it is back"
-        client.heard()
+        assert client.heard() == s.passed_on()
+        assert stage.receipts[-1].attempts[0].provider == "a", "it is back, and has warmed up"
+        assert len(stage.receipts) == 9
 
 
 def test_where_all_are_open_the_first_to_be_back_is_asked_all_the_same() -> None:
@@ -577,3 +578,18 @@ def test_a_fresh_link_in_place_of_a_stale_one_has_the_same_stake() -> None:
         rules = stage.admission.limiter.rules("all")
         assert stage.admission.limiter.spent("all", rules.budgets[0], s.EPOCH)[0] == 30
         assert stage.relay.health.of(("a", "one")).in_flight == 0
+
+
+def test_where_all_are_open_each_is_asked_before_any_is_asked_twice() -> None:
+    with stage_of() as stage:
+        now = stage.loop.time()
+        for key, wait in ((("a", "one"), 5.0), (("b", "two"), 9.0)):
+            stage.relay.health.of(key).breaker.fail(now, False, wait)
+        client = asks(stage)
+        assert stage.dialed == [A], "it will be back first"
+        stage.upstream().says(s.unary(ERROR, BUSY))
+        assert stage.dialed == [A, B]
+        stage.upstream().says(s.unary())
+        assert client.heard() == s.passed_on()
+        assert stage.relay.health.of(("b", "two")).breaker.is_closed, "who answers all the same is well again"
+        assert not stage.relay.health.of(("a", "one")).breaker.is_closed

@@ -70,6 +70,9 @@ def test_one_that_works_again_is_used_by_all_again(count: int, status: bytes, st
         for number in range(2 * count):
             found = asks_and(stage, STREAM if stream else s.unary(), stream=stream)
             assert found == ([number % count], 200), "and all take turns, as before"
+        for _ in range(2):
+            asks(stage)
+        assert len(used(stage)) == 2, "at once, too: nobody tries it any more"
 
 
 def test_it_comes_back_by_a_request_without_an_alias_too() -> None:

@@ -233,6 +233,7 @@ LARGE = s.chunk(b'data: {"id":"c","x":"' + b"y" * 70_000)  # more than is held o
         pytest.param(s.chunk(s.text(b"Hello there") + ENDED) + s.LAST, id="differs and ends"),
         pytest.param(s.chunk(s.text(b"Hello there") + ENDED), id="differs and is done"),
         pytest.param(s.chunk(ENDED) + s.LAST, id="ends without a word"),
+        pytest.param(s.chunk(s.text(b"Hello ") + s.DONE) + s.LAST, id="is done before it has said as much"),
         pytest.param(s.chunk(s.text(b"Hello w")) + LARGE, id="is cut within a large event"),
         pytest.param(s.chunk(s.text(b"Hello wor")) + LARGE, id="is cut within a large event behind the same words"),
         pytest.param(s.chunk(s.text(b"Hello wor") + s.text(b"ld")) + LARGE, id="goes on and is cut within a large one"),
@@ -463,7 +464,7 @@ def test_googles_word_for_no_pause_is_not_taken_for_none() -> None:
         stage.upstream().says(s.unary(said, BUSY))
         stage.advance(0.19)
         assert asked(stage) == 0
-        stage.advance(0.02)
+        stage.advance(0.05)
         assert asked(stage) == 1
         client.resets()
 
