@@ -16,7 +16,7 @@ from tests.whole.test_ledger import check
 FULL = """
 import resource, sys
 from proxy.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 sys.exit(main(["serve"]))
 """
 
