@@ -4,12 +4,14 @@ Lives here: the one table, and how a name is looked up in it. May not live here:
 in the text of an alias), what a window is good for (policy).
 How it works: the longest beginning that fits, and it fits only where the name ends there or goes on with `-`, `:` or
 `@`: gpt-5-mini is of gpt-5, gpt-5.9 is another model, of which nothing is known. Not known is 0.
-Sources, looked at in November 2026: OpenAI, platform.openai.com/docs/models; Anthropic, the pages of single models and
-of context windows at platform.claude.com/docs; Google, ai.google.dev/gemini-api/docs/models (its limit is one on the
-input alone); xAI, docs.x.ai/developers/models; DeepSeek, api-docs.deepseek.com/quick_start/pricing; Mistral,
-docs.mistral.ai; Groq, console.groq.com/docs/models. A vendor's "128k" stands as 128,000.
-Doubted: a window holds at the vendor. A server of one's own (Ollama, vLLM) cuts it to what its memory allows, so names
-as only such servers write them (llama3.3:70b, meta-llama/...) are not in the table; state `window=` there.
+Where vendors state them: OpenAI, platform.openai.com/docs/models; Anthropic, the pages of single models and of context
+windows at platform.claude.com/docs; Google, ai.google.dev/gemini-api/docs/models (its limit is one on the input alone);
+xAI, docs.x.ai/developers/models; DeepSeek, api-docs.deepseek.com/quick_start/pricing; Mistral, docs.mistral.ai; Groq,
+console.groq.com/docs/models. A vendor's "128k" stands as 128,000.
+Doubted: only some of those pages (Claude, Gemini, DeepSeek, Grok) could be read in November 2026; the other figures are
+as the vendors have announced them. A wrong one costs a try that is refused once more. A window holds at the vendor: a
+server of one's own (Ollama, vLLM) cuts it to what its memory allows, so names as only such servers write them
+(llama3.3:70b, meta-llama/...) are not in the table; state `window=` there.
 """
 
 from __future__ import annotations
