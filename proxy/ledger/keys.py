@@ -17,17 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from proxy.ledger import schema
-from proxy.ledger.schema import LedgerUnusable
 
 PREFIX = 10  # characters of a key that are kept for people: 7 after `lp-`, of 43
 
@@ -134,16 +131,7 @@ _REVISION = """
 
 def has_keys(path: str) -> bool:
     """Whether the ledger at `path` has ever had keys, for who has not opened it; False also where nobody can say."""
-    try:
-        connection = sqlite3.connect(f"file:{quote(schema.real_path(path))}?mode=ro", uri=True, timeout=0.2)
-    except (sqlite3.Error, LedgerUnusable):
-        return False
-    try:
-        return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchone()[0])
-    except sqlite3.Error:
-        return False
-    finally:
-        connection.close()
+    return bool(schema.glance(path, "SELECT 1 FROM keys LIMIT 1"))
 
 
 class KeyStore:

@@ -10,15 +10,12 @@ Doubted: rows of removed aliases are never deleted, some 100 bytes for each name
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from proxy.ledger import schema
-from proxy.ledger.schema import LedgerUnusable
 
 
 class ModelRow(NamedTuple):
@@ -37,16 +34,7 @@ _THERE = f"SELECT {_COLUMNS} FROM models WHERE removed_at IS NULL"  # noqa: S608
 
 def stored_models(path: str) -> list[ModelRow]:
     """The aliases in the ledger at `path` by name, for who has not opened it; none also where nobody can say."""
-    try:
-        connection = sqlite3.connect(f"file:{quote(schema.real_path(path))}?mode=ro", uri=True, timeout=0.2)
-    except (sqlite3.Error, LedgerUnusable):
-        return []
-    try:
-        return [ModelRow(*row) for row in connection.execute(f"{_THERE} ORDER BY name")]
-    except sqlite3.Error:
-        return []
-    finally:
-        connection.close()
+    return [ModelRow(*row) for row in schema.glance(path, f"{_THERE} ORDER BY name")]
 
 
 class ModelStore:

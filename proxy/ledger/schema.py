@@ -17,6 +17,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
 
 # "LLMP". `file` and SQLite's own registry of such numbers know nobody else by it.
 APPLICATION = 0x4C4C4D50
@@ -137,6 +139,20 @@ def connect(path: str, wait: float) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def glance(path: str, sql: str) -> list[tuple[Any, ...]]:
+    """What `sql` finds in the ledger at `path`, for who has not opened it; nothing also where nobody can say."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(real_path(path))}?mode=ro", uri=True, timeout=0.2)
+    except (sqlite3.Error, LedgerUnusable):
+        return []
+    try:
+        return connection.execute(sql).fetchall()
+    except sqlite3.Error:
+        return []
+    finally:
+        connection.close()
 
 
 def _arrange(connection: sqlite3.Connection, path: str, version: int, until: float) -> None:

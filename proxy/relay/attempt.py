@@ -235,9 +235,8 @@ class Attempt(Sending):
             or (self.sent_at and self._relay.clock() - self.sent_at >= STALE_SECONDS)
         ):
             return False
-        exchange.receipt.attempts.append(
-            self._tried(failure, 0, self._relay.clock())
-        )  # its stake goes with the fresh link
+        # Its stake goes with the fresh link.
+        exchange.receipt.attempts.append(self._tried(failure, 0, self._relay.clock()))
         self._has_retried = True
         self.why = "stale"
         self.upstream = None
@@ -305,17 +304,16 @@ class Attempt(Sending):
         self.exchange.booking.note(self._tried(failure, status, now), self)
 
     def _tried(self, failure: Failure | None, status: int, now: float) -> Tried:
-        exchange, answer = self.exchange, self.answer
+        exchange = self.exchange
         began = exchange.began
         started, ended = milliseconds(self._began - began), milliseconds(now - began)
-        passed = answer.bytes_out if answer is not None and self.before is None and answer is exchange.answer else 0
         model = self.target.model or exchange.receipt.model_requested
         # In a third of the time that Tried(...) takes: see wire.head.with_length.
         return _new(
             Tried,
             (
                 self.provider.name, model, started, ended, self.reused, status, failure, self.why, self.first_event_ms,
-                None, None, None, passed or (0 if self.before is None else self.passed),
+                None, None, None, self.passed,
             ),
         )  # fmt: skip
 

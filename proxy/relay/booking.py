@@ -56,8 +56,7 @@ class Booking:
         if metering is None:
             # Not metered by our own wish: nobody will know what it used.
             is_known = self._relay.options.meters or answer is None or answer.status >= 300
-            if exchange.taking is not None:
-                self._settle(attempt, None, None, is_known)
+            self._settle(attempt, None, None, is_known)
             return
         ended_well = tried.failure is None
         if answer is not None and answer.watch is not None:
@@ -86,18 +85,16 @@ class Booking:
         except Exception as error:  # as in `note`
             exchange.report(error)
         self._parts.append((number, usage, cost, model))
-        if exchange.taking is not None:
-            self._settle(attempt, usage, cost, True)
+        self._settle(attempt, usage, cost, True)
         self._open -= 1
         if self._is_closed and not self._open:
             self._record(exchange)
 
     def _settle(self, attempt: Attempt, usage: Usage | None, cost: int | None, is_known: bool) -> None:
         taking = attempt.exchange.taking
-        if taking is None:
-            return
-        for hold in attempt.stake.holds():
-            taking.settle(hold, usage, cost, is_known)
+        if taking is not None:
+            for hold in attempt.stake.holds():
+                taking.settle(hold, usage, cost, is_known)
 
     def close(self, exchange: Exchange) -> None:
         """The exchange is over."""

@@ -9,12 +9,12 @@ dropped. Beside it stands what the provider said, as it came, for whoever asks w
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from proxy.dialects.causes import cause_of
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.retry import judge_event
+from proxy.relay.metering import REFUSED
 from proxy.wire.head import ResponseHead
 from proxy.wire.inflate import inflater
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MOST = 64 * 1024  # bytes that wait; also of an error body that is looked into (DESIGN 5)
 ERROR_SECONDS = 5.0  # for the rest of an error body: it is short, and a client waits for what follows
 ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
-_REFUSED = re.compile(rb'\s*\[?\s*\{\s*"(?:error"|type"\s*:\s*"error")')  # under a status of 200 (WIRE 0.12)
 
 
 class Held:
@@ -73,15 +72,11 @@ class Held:
         if failure is not None or (is_last and answer.lacks_end):
             attempt.failed(missing_end() if failure is None else failure._replace(phase=attempt.phase))
             return False
-        if answer.watch is not None and answer.watch.has_error:
-            if attempt.try_again(ERROR_EVENT, judge_event(cause_of(200, self.said()))):
-                return False
-        elif not answer.is_stream and _REFUSED.match(self.said()):
-            if not (is_last or is_full):
-                return False
-            if attempt.try_again(ERROR_EVENT, judge_event(cause_of(200, self.said()))):
-                return False
-        elif attempt.phase is Phase.FIRST_EVENT and not is_last and not is_full:
+        has_error = answer.watch is not None and answer.watch.has_error
+        is_refusal = not answer.is_stream and REFUSED.match(self.said()) is not None
+        if not has_error and not (is_last or is_full) and (is_refusal or attempt.phase is Phase.FIRST_EVENT):
+            return False
+        if (has_error or is_refusal) and attempt.try_again(ERROR_EVENT, judge_event(cause_of(200, self.said()))):
             return False
         self.let_through(attempt, answer)
         return True
@@ -123,7 +118,7 @@ class Held:
 def hold(attempt: Attempt, answer: Answer, head: ResponseHead, now: float) -> Held | None:
     """Keep an answer back, if another attempt is possible and this one may be no good."""
     exchange = attempt.exchange
-    is_error = head.status >= 400 and exchange.answer is None
+    is_error = head.status >= 400
     if not is_error and not (answer.is_stream and exchange.seconds.hold):
         return None
     # Somebody else may be asked; or what it says decides who is asked next time.

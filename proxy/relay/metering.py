@@ -40,7 +40,7 @@ Done = Callable[[Usage, str | None], None]
 _REPORTED = Source.REPORTED  # see exchange: a member of an enum costs 0.12 us each time
 
 # A status of 200 says nothing (WIRE 0.12): an answer, or a stream, that begins with an error has used nothing.
-_REFUSED = re.compile(rb'\s*(?:event: *error\b|(?:data: *)?\[?\s*\{\s*"(?:error"|type"\s*:\s*"error"))')
+REFUSED = re.compile(rb'\s*(?:event: *error\b|(?:data: *)?\[?\s*\{\s*"(?:error"|type"\s*:\s*"error"))')
 
 
 class Counted(Protocol):
@@ -224,7 +224,7 @@ class Metering:
             needs_output = False
             usage.output, usage.output_source = 0, Source.COUNTED
         data = meter.take() if needs_output else []
-        if not (needs_output or needs_input) or (data and not self._taken and _REFUSED.match(data[0])):
+        if not (needs_output or needs_input) or (data and not self._taken and REFUSED.match(data[0])):
             self._forget()
             self.release()
             done(usage, model)
