@@ -5,6 +5,7 @@
   body        the top level of a JSON object with exact spans; splices
   watch       what the watches of all dialects share
   meter       what the meters of all dialects share
+  shapes      what of a provider's JSON is made into values at all
   usage       what each provider means by the figures it reports: the one table
   text        what a model said, for counting
   prompt      what a model was told, for counting

@@ -11,16 +11,15 @@ piece of a tool's input.
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import unquote
 
-import msgspec
 import orjson
 
 from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader, Members
 from proxy.dialects.call import Call, Meter
 from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.shapes import AnthropicEvent, AnthropicMessage
 from proxy.dialects.usage import MessagesReport, as_model, counted_tokens
 from proxy.dialects.watch import NamedWatch, is_filled, parse
 from proxy.outcome import Failure
@@ -64,19 +63,7 @@ def _is_filled_block(block: object) -> bool:
     return True  # a tool call has a name, and anything else is unknown
 
 
-class _Message(msgspec.Struct, gc=False):
-    model: Any = None
-    usage: Any = None
-    input_tokens: Any = None  # of the endpoint that counts them
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: Any = None
-    message: _Message = msgspec.field(default_factory=_Message)
-    usage: Any = None
-
-
-_read_message, _read_event = reader(_Message), reader(_Event)
+_read_message, _read_event = reader(AnthropicMessage), reader(AnthropicEvent)
 
 
 def _read_answer(data: bytes) -> Reading:

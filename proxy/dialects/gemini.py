@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader, as_count
 from proxy.dialects.call import Call, Meter, UnreadableBody
 from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.shapes import GeminiAnswer, GeminiCandidate
 from proxy.dialects.usage import as_model, counted_tokens, generate_content
 from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
@@ -128,18 +128,7 @@ class GenerateContentWatch(EventWatch):
         return any(is_filled(value) for key, value in candidate.items() if key not in ("content", "index"))
 
 
-class _Candidate(msgspec.Struct, gc=False, rename="camel"):
-    finish_reason: Any = None
-
-
-class _Answer(msgspec.Struct, gc=False, rename="camel"):
-    model_version: Any = None
-    usage_metadata: Any = None
-    total_tokens: Any = None  # of countTokens
-    candidates: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-_read_one, _read_all, _read_candidates = reader(_Answer), reader(list[_Answer]), reader(list[_Candidate])
+_read_one, _read_all, _read_candidates = reader(GeminiAnswer), reader(list[GeminiAnswer]), reader(list[GeminiCandidate])
 
 
 def _read_answer(data: bytes) -> Reading:
@@ -153,7 +142,8 @@ class GenerateContentMeter(EventMeter):
 
     __slots__ = ()
     needle = b'"usageMetadata"'
-    running, unless = b'"candidatesTokenCount"', b'"args"'
+    running = b'"candidatesTokenCount"'
+    unless = b'"args"'
 
     def _split(self, block: bytes) -> Iterable[bytes]:
         if block.lstrip()[:1] in (b"[", b",", b"]"):
@@ -175,7 +165,7 @@ class GenerateContentMeter(EventMeter):
         return next((as_model(answer.model_version) for answer in _answers(data)), None)
 
 
-def _answers(data: bytes) -> Sequence[_Answer]:
+def _answers(data: bytes) -> Sequence[GeminiAnswer]:
     if data.lstrip()[:1] == b"[":
         return _read_all(data)
     return (_read_one(data),)

@@ -80,7 +80,9 @@ class EventMeter:
     """
 
     __slots__ = ("_blocks", "_model", "_recent", "_usage", "is_reported", "kept")
-    needle = running = unless = b"\xff"  # in no JSON
+    needle = b"\xff"  # in no JSON
+    running = b"\xff"
+    unless = b"\xff"
 
     def __init__(self) -> None:
         self.is_reported = False

@@ -9,15 +9,14 @@ Doubted: Ollama reads member names in any letter case, so other spellings of wha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
 import orjson
 
 from proxy.dialects.body import MemberReader
 from proxy.dialects.call import Call, Meter, UnreadableBody
 from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.shapes import OllamaLine
 from proxy.dialects.usage import as_model, ollama
 from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
@@ -67,14 +66,7 @@ class OllamaWatch(EventWatch):
         return any(is_filled(value) for key, value in texts.items() if key not in _NOT_TEXT and key != "message")
 
 
-class _Line(msgspec.Struct, gc=False):
-    model: Any = None
-    done: Any = None
-    prompt_eval_count: Any = None
-    eval_count: Any = None
-
-
-_read_line = reader(_Line)
+_read_line = reader(OllamaLine)
 
 
 def _read_answer(data: bytes) -> Reading:

@@ -11,16 +11,15 @@ Doubted: with `n` > 1 the first finished choice completes the stream; indices ar
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import unquote
 
-import msgspec
 import orjson
 
 from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader, Members, asks_for_usage
 from proxy.dialects.call import Call, Meter
 from proxy.dialects.failures import sentence
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
+from proxy.dialects.shapes import ChatChoice, ChatChunk
 from proxy.dialects.usage import as_model, chat, embeddings, timings
 from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure, Kind, Usage
@@ -165,22 +164,10 @@ def _is_error(chunk: dict[str, object]) -> bool:
     return isinstance(groq, dict) and is_filled(groq.get("error"))
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    model: Any = None
-    usage: Any = None
-    x_groq: Any = None
-    timings: Any = None
-    choices: msgspec.Raw = msgspec.Raw(b"[]")
+_read_chunk, _read_choices = reader(ChatChunk), reader(list[ChatChoice])
 
 
-class _Choice(msgspec.Struct, gc=False):
-    finish_reason: Any = None
-
-
-_read_chunk, _read_choices = reader(_Chunk), reader(list[_Choice])
-
-
-def _usage_of(chunk: _Chunk, model: str | None) -> Usage | None:
+def _usage_of(chunk: ChatChunk, model: str | None) -> Usage | None:
     usage = chat(chunk.usage, model)
     if usage is None and isinstance(chunk.x_groq, dict):
         usage = chat(chunk.x_groq.get("usage"))  # Groq until 2024; now it is a copy (WIRE 7)
@@ -206,7 +193,8 @@ class ChoicesMeter(EventMeter):
     # In the names of all figures of `usage` and of llama.cpp's `timings`, and not in `"usage":null`, which every other
     # chunk has where usage was asked for.
     needle = b"_token"
-    running, unless = b'"completion_tokens"', b'"tool_calls"'  # vLLM, Perplexity; some send arguments unquoted
+    running = b'"completion_tokens"'
+    unless = b'"tool_calls"'  # vLLM, Perplexity; some send arguments unquoted
 
     def _see(self, data: bytes) -> None:
         chunk = _read_chunk(data)

@@ -10,15 +10,13 @@ to resume, and after an error there is nothing to resume.
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import orjson
 
 from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader
 from proxy.dialects.call import Call, Meter
 from proxy.dialects.meter import AnswerMeter, EventMeter, Reading, reader
 from proxy.dialects.openai import error_object
+from proxy.dialects.shapes import OutputItem, ResponsesAnswer, ResponsesEvent
 from proxy.dialects.usage import as_model, counted_tokens, responses
 from proxy.dialects.watch import NamedWatch, is_filled, parse
 from proxy.outcome import Failure, Usage
@@ -58,28 +56,10 @@ class ResponsesWatch(NamedWatch):
         return True
 
 
-class _Item(msgspec.Struct, gc=False):
-    type: Any = None
-    action: Any = None
+_read_response, _read_event, _read_output = reader(ResponsesAnswer), reader(ResponsesEvent), reader(list[OutputItem])
 
 
-class _Response(msgspec.Struct, gc=False):
-    object: Any = None
-    model: Any = None
-    usage: Any = None
-    input_tokens: Any = None  # of the endpoint that counts them
-    output: msgspec.Raw = msgspec.Raw(b"[]")
-
-
-class _Event(msgspec.Struct, gc=False):
-    type: Any = None
-    response: _Response = msgspec.field(default_factory=_Response)
-
-
-_read_response, _read_event, _read_output = reader(_Response), reader(_Event), reader(list[_Item])
-
-
-def _usage_of(response: _Response) -> Usage | None:
+def _usage_of(response: ResponsesAnswer) -> Usage | None:
     if response.object == "response.input_tokens":
         return counted_tokens({"input_tokens": response.input_tokens})
     usage = responses(response.usage)
@@ -89,7 +69,7 @@ def _usage_of(response: _Response) -> Usage | None:
     return usage
 
 
-def _is_search(item: _Item) -> bool:
+def _is_search(item: OutputItem) -> bool:
     action = item.action
     kind = action.get("type") if isinstance(action, dict) else None
     return item.type == "web_search_call" and kind in (None, "search")  # opening a page found before costs nothing

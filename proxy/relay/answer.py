@@ -271,13 +271,13 @@ class Answer:
         if self.metering is not None:
             self.metering.begin_stream()
             self._unread = self.metering.unread
-            self._read_at = FIRST_BYTES
+            self._read_at = float(FIRST_BYTES)
         return True
 
     def _read_usage(self) -> None:
         assert self.metering is not None
         self.metering.read_events()
-        self._read_at = self.bytes_out + FIRST_BYTES
+        self._read_at = float(self.bytes_out + FIRST_BYTES)
 
     def _note_skipped(self, cutter: EventCutter) -> bool:
         """An event of this read or an earlier one was too large to be looked at. If it is the last so far, nobody can

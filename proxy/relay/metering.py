@@ -132,7 +132,7 @@ class Metering:
         """The answer is a stream of events."""
         self._is_stream = True
         self._meter = self._dialect.meter(is_stream=True)
-        self._room = 0
+        self._room = 0.0
         self._reserve(FIRST_BYTES)
 
     def decode(self, coding: bytes, framing: EventFraming | None) -> None:
@@ -184,7 +184,7 @@ class Metering:
     def _make_room(self) -> None:
         """More is kept than there is room for: get more room, or hand it to the counter, or forget it."""
         if self._room < FOLD_BYTES and self._reserve(FOLD_BYTES):
-            self._room = FOLD_BYTES
+            self._room = float(FOLD_BYTES)
             if self._meter.kept <= FOLD_BYTES:
                 return
         data = self._meter.take()

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableSet
+from typing import Protocol
 
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
@@ -48,6 +49,15 @@ def _no_changes() -> None:
 
 def _ignore(level: str, message: str, /, **more: object) -> None:
     """Nobody listens."""
+
+
+class Hangups(Protocol):
+    """Sees clients leave whose reading is paused (hangup)."""
+
+    def watch(self, fd: int, callback: Callable[[], None], /) -> None: ...
+    def unwatch(self, fd: int, /) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Relay:
@@ -117,7 +127,7 @@ class Relay:
         self.name = b"llm-proxy-" + (run or os.urandom(6).hex()).encode()
         self.seconds = Seconds.of(options.seconds)
         self.deadlines = Deadlines(loop, clock)
-        self.hangups = HangupWatch(loop)
+        self.hangups: Hangups = HangupWatch(loop)
         self.tasks = Tasks(loop)
         self.turns = Turns(loop)
         self.health = Health()
@@ -125,8 +135,8 @@ class Relay:
         self.hedges = RetryBudget(options.hedge_share, LEAST_HEDGES)
         self._credentials: dict[str, tuple[Provider, Credentials]] = {}
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
-        self.clients: set[ClientConnection] = set()
-        self.drains: set[AbsentClient] = set()
+        self.clients: MutableSet[ClientConnection] = set()
+        self.drains: MutableSet[AbsentClient] = set()
         self.counter: TextCounter | None = None
         self.bodies = 0  # bytes of request bodies held at this moment
         self.kept = 0  # bytes of requests and answers that may be kept for counting at this moment

@@ -244,7 +244,7 @@ class Taking:
                 detail = f"stopped, since it is longer than what was reserved for it: {failure_of(refusal).detail}"
                 exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.BUDGET, detail))
                 return
-        attempt.stop_at = answer.bytes_out + _LOOK_BYTES
+        attempt.stop_at = float(answer.bytes_out + _LOOK_BYTES)
 
     def _lacks(self, hold: Hold, said: int) -> Refusal | None:
         """What has less left than an answer of `said` tokens costs more than was reserved."""

@@ -263,7 +263,7 @@ class Stage:
         self.relay.name = NAME
         self.relay.counter = counter
         self.hangups = FakeHangups()
-        self.relay.hangups = self.hangups  # type: ignore[assignment]
+        self.relay.hangups = self.hangups
         self.relay.start()
         self.holds_connects = holds_connects
         self.connects: deque[BaseException | None] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from functools import cache
 from pathlib import Path
 
@@ -12,15 +13,23 @@ DECISIONS = ("outcome", "wire", "dialects", "catalog", "policy")  # rooms withou
 
 def modules(*folders: str) -> list[Path]:
     """All Python files under `folders` of the checkout, as paths from its top."""
-    return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return [path for path in _files(*folders) if path.suffix == ".py"]
 
 
 def written_files() -> list[Path]:
     """Every file that people write, as paths from the top of the checkout."""
     found = [ROOT / "pyproject.toml", ROOT / "README.md", ROOT / ".ci" / "run"]
-    for folder in ("proxy", "bench", "tests", "scripts"):
-        found += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return sorted(path.relative_to(ROOT) for path in found if path.is_file())
+    return sorted([*(path.relative_to(ROOT) for path in found), *_files("proxy", "bench", "tests", "scripts")])
+
+
+def _files(*folders: str) -> list[Path]:
+    """Without what is installed or made there (`bench/.peers`, caches)."""
+    found = []
+    for top in folders:
+        for folder, inner, names in os.walk(ROOT / top):
+            inner[:] = [name for name in inner if not name.startswith((".", "__pycache__"))]
+            found += [Path(folder, name).relative_to(ROOT) for name in names]
+    return sorted(found)
 
 
 @cache

@@ -13,6 +13,10 @@ CLIENTS = ("openai", "anthropic", "google", "ollama")
 
 # (file, function or class in which it happens) -> why the test cannot run everywhere.
 REASONS: dict[tuple[str, str], str] = {
+    (
+        "tests/scripts/test_compile.py",
+        "test_a_compiled_package_does_the_same",
+    ): "scripts/compile needs a C compiler, and nothing else does",
     ("tests/bench/test_load.py", "the module"): "the bench reads its figures from /proc: Linux only",
     ("tests/bench/test_machine.py", "the module"): "the bench reads its figures from /proc: Linux only",
     (

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TOOLS = ("sh", "dirname", "cat", "cmp", "env")  # all that scripts/run may need beside a Python
+TOOLS = ("sh", "dirname", "cat", "cmp", "env", "find", "head")  # all that scripts/run may need beside a Python
 
 PYPROJECT = """
 [build-system]
@@ -239,6 +239,26 @@ def test_the_second_start_needs_nothing_but_the_stamp(installed: Checkout) -> No
 
 
 @pytest.mark.slow
+def test_what_was_compiled_comes_first_unless_the_sources_are_newer(installed: Checkout) -> None:
+    compiled = installed.root / "build" / "compiled"
+    (compiled / "proxy").mkdir(parents=True)
+    (compiled / "proxy" / "__init__.py").touch()
+    (compiled / "proxy" / "cli.py").write_text("def main():\n    print('compiled')\n")
+    stamp, source = compiled / "stamp", installed.root / "proxy" / "cli.py"
+    stamp.touch()
+    os.utime(source, (1, 1))
+    os.utime(installed.root / "proxy" / "__init__.py", (1, 1))
+    assert installed.run() == (0, "compiled\n", "")
+    os.utime(stamp, (2, 2))
+    os.utime(source, (3, 3))
+    code, out, err = installed.run()
+    assert code == 0 and out.startswith("tiny 1 in")
+    assert one_sentence(err) == (
+        "scripts/run: the sources are newer than what was compiled, so they run as they are (scripts/compile)"
+    )
+    shutil.rmtree(installed.root / "build")
+
+
 def test_a_new_lock_is_installed(installed: Checkout) -> None:
     installed.lock(make_wheel(installed.wheels, "2"))
     (installed.venv / "kept").touch()

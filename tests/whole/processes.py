@@ -28,6 +28,7 @@ from proxy.simulator.replay import Replay
 from proxy.simulator.seen import SeenRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+COMPILED = ("PYTHONPATH", "PYTHONSAFEPATH")  # with which `scripts/test --compiled` names what is tested
 PATIENCE = 20.0  # seconds; only reached when something hangs
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Sidecar:
         whole = {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONFAULTHANDLER": "1",
+            **{name: os.environ[name] for name in COMPILED if name in os.environ},
             "LLM_PROXY_LISTEN": address,
             "LLM_PROXY_ADMIN_LISTEN": "127.0.0.1:0",
             "LLM_PROXY_DB": "off",
