@@ -11,9 +11,9 @@ Doubted: nothing yet.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 
 class Side(Enum):
@@ -49,7 +49,7 @@ class Phase(Enum):
         return _PHASE_LETTERS[self]
 
 
-_PHASE_LETTERS = {
+_PHASE_LETTERS: Final = {
     Phase.IDLE: "I",
     Phase.HEAD: "H",
     Phase.BODY: "B",
@@ -220,7 +220,7 @@ class Source(Enum):
     NONE = "none"  # nobody knows
 
 
-_SURENESS = {source: index for index, source in enumerate(Source)}
+_SURENESS: Final = {source: index for index, source in enumerate(Source)}
 
 
 def weaker(one: Source, other: Source) -> Source:
@@ -239,7 +239,7 @@ class Billed(NamedTuple):
     cache_write: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Usage:
     """What one exchange used. Every number is tokens unless it says otherwise; None = not known.
 
@@ -247,20 +247,53 @@ class Usage:
     provider's own fields mean (DESIGN 15). `complete`: both figures are the final ones.
     """
 
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None  # part of input
-    cache_write: int | None = None  # part of input
-    cache_write_1h: int | None = None  # part of cache_write that is kept for an hour and costs more
-    reasoning: int | None = None  # part of output
-    searches: int | None = None  # web searches, which cost apart from tokens
-    cost_micros: int | None = None  # micro-dollars, as the provider itself says
-    input_source: Source = Source.NONE
-    output_source: Source = Source.NONE
-    complete: bool = False
-    counted_input: int | None = None  # by our tokenizer, before the factor of the model's family
-    counted_output: int | None = None
-    billed: tuple[Billed, ...] = ()  # what is billed where that is not input and output; empty elsewhere
+    input: int | None
+    output: int | None
+    cached: int | None  # part of input
+    cache_write: int | None  # part of input
+    cache_write_1h: int | None  # part of cache_write that is kept for an hour and costs more
+    reasoning: int | None  # part of output
+    searches: int | None  # web searches, which cost apart from tokens
+    cost_micros: int | None  # micro-dollars, as the provider itself says
+    input_source: Source
+    output_source: Source
+    complete: bool
+    counted_input: int | None  # by our tokenizer, before the factor of the model's family
+    counted_output: int | None
+    billed: tuple[Billed, ...]  # what is billed where that is not input and output; empty elsewhere
+
+    # Written out, since what dataclasses make of it cannot be compiled (scripts/compile.py): a third of the time.
+    def __init__(
+        self,
+        input: int | None = None,
+        output: int | None = None,
+        cached: int | None = None,
+        cache_write: int | None = None,
+        cache_write_1h: int | None = None,
+        reasoning: int | None = None,
+        searches: int | None = None,
+        cost_micros: int | None = None,
+        input_source: Source = Source.NONE,
+        output_source: Source = Source.NONE,
+        complete: bool = False,
+        counted_input: int | None = None,
+        counted_output: int | None = None,
+        billed: tuple[Billed, ...] = (),
+    ) -> None:
+        self.input = input
+        self.output = output
+        self.cached = cached
+        self.cache_write = cache_write
+        self.cache_write_1h = cache_write_1h
+        self.reasoning = reasoning
+        self.searches = searches
+        self.cost_micros = cost_micros
+        self.input_source = input_source
+        self.output_source = output_source
+        self.complete = complete
+        self.counted_input = counted_input
+        self.counted_output = counted_output
+        self.billed = billed
 
     @property
     def source(self) -> Source:
@@ -283,7 +316,7 @@ def sum_usage(parts: Iterable[Usage]) -> Usage:
     return total
 
 
-_ADDED = (
+_ADDED: Final = (
     "input", "output", "cached", "cache_write", "cache_write_1h", "reasoning", "searches", "cost_micros",
     "counted_input", "counted_output",
 )  # fmt: skip
@@ -325,7 +358,7 @@ class Attempt(NamedTuple):
     bytes_out: int = 0  # of its answer's body, to the client
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Receipt:
     """The one record of how an exchange ended. Names are the ledger's columns (DESIGN 15).
 
@@ -340,36 +373,111 @@ class Receipt:
     client: str  # address, or "unix" with the process at the other end where the system tells it
     method: str
     path: str
-    key: str | None = None  # its name
-    provider: str | None = None
-    alias: str | None = None
-    model_requested: str | None = None
-    model_served: str | None = None
-    dialect: str = "plain"
-    stream: bool = False
-    status: int = 0  # what the client was sent; 0: nothing
-    ended_by: Side = Side.UPSTREAM
-    ended_phase: Phase = Phase.DONE
-    ended_kind: str = "complete"
-    detail: str = ""
-    complete: bool = True
-    attempts: list[Attempt] = field(default_factory=list)
-    events: int = 0
-    bytes_in: int = 0  # request body
-    bytes_out: int = 0  # answer body
-    body_ms: float | None = None  # the request was complete
-    queue_ms: float | None = None
-    connect_ms: float | None = None
-    sent_ms: float | None = None  # the request was sent on in full
-    first_byte_ms: float | None = None
-    first_event_ms: float | None = None
-    total_ms: float = 0.0
-    provider_request_id: str | None = None
-    tags: str | None = None  # what the client wrote into x-llm-proxy-tags
-    usage: Usage | None = None  # None: nothing was asked of a provider, or nothing that uses tokens
-    cost_micros: int | None = None  # micro-dollars by our prices; None: no price is known
-    price_version: str | None = None
-    stands_for: int = 1  # requests; of refusals in masses one stands for those that leave no record of their own
+    key: str | None  # its name
+    provider: str | None
+    alias: str | None
+    model_requested: str | None
+    model_served: str | None
+    dialect: str
+    stream: bool
+    status: int  # what the client was sent; 0: nothing
+    ended_by: Side
+    ended_phase: Phase
+    ended_kind: str
+    detail: str
+    complete: bool
+    attempts: list[Attempt]
+    events: int
+    bytes_in: int  # request body
+    bytes_out: int  # answer body
+    body_ms: float | None  # the request was complete
+    queue_ms: float | None
+    connect_ms: float | None
+    sent_ms: float | None  # the request was sent on in full
+    first_byte_ms: float | None
+    first_event_ms: float | None
+    total_ms: float
+    provider_request_id: str | None
+    tags: str | None  # what the client wrote into x-llm-proxy-tags
+    usage: Usage | None  # None: nothing was asked of a provider, or nothing that uses tokens
+    cost_micros: int | None  # micro-dollars by our prices; None: no price is known
+    price_version: str | None
+    stands_for: int  # requests; of refusals in masses one stands for those that leave no record of their own
+
+    # As of Usage.
+    def __init__(
+        self,
+        id: str,
+        started_at: float,
+        client: str,
+        method: str,
+        path: str,
+        key: str | None = None,
+        provider: str | None = None,
+        alias: str | None = None,
+        model_requested: str | None = None,
+        model_served: str | None = None,
+        dialect: str = "plain",
+        stream: bool = False,
+        status: int = 0,
+        ended_by: Side = Side.UPSTREAM,
+        ended_phase: Phase = Phase.DONE,
+        ended_kind: str = "complete",
+        detail: str = "",
+        complete: bool = True,
+        attempts: list[Attempt] | None = None,
+        events: int = 0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        body_ms: float | None = None,
+        queue_ms: float | None = None,
+        connect_ms: float | None = None,
+        sent_ms: float | None = None,
+        first_byte_ms: float | None = None,
+        first_event_ms: float | None = None,
+        total_ms: float = 0.0,
+        provider_request_id: str | None = None,
+        tags: str | None = None,
+        usage: Usage | None = None,
+        cost_micros: int | None = None,
+        price_version: str | None = None,
+        stands_for: int = 1,
+    ) -> None:
+        self.id = id
+        self.started_at = started_at
+        self.client = client
+        self.method = method
+        self.path = path
+        self.key = key
+        self.provider = provider
+        self.alias = alias
+        self.model_requested = model_requested
+        self.model_served = model_served
+        self.dialect = dialect
+        self.stream = stream
+        self.status = status
+        self.ended_by = ended_by
+        self.ended_phase = ended_phase
+        self.ended_kind = ended_kind
+        self.detail = detail
+        self.complete = complete
+        self.attempts = [] if attempts is None else attempts
+        self.events = events
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self.body_ms = body_ms
+        self.queue_ms = queue_ms
+        self.connect_ms = connect_ms
+        self.sent_ms = sent_ms
+        self.first_byte_ms = first_byte_ms
+        self.first_event_ms = first_event_ms
+        self.total_ms = total_ms
+        self.provider_request_id = provider_request_id
+        self.tags = tags
+        self.usage = usage
+        self.cost_micros = cost_micros
+        self.price_version = price_version
+        self.stands_for = stands_for
 
     def note(self, failure: Failure) -> None:
         """It did not end well."""

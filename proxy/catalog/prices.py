@@ -20,6 +20,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from typing import Final
 
 from proxy.catalog.load import VENDORS
 from proxy.catalog.price_file import PricesError, Rates
@@ -29,18 +30,18 @@ from proxy.outcome import Usage
 __all__ = ["Price", "Prices", "PricesError", "Rates", "dollars"]
 
 # Ends of names that only a local network knows (RFC 6761, 6762, ICANN's .internal), Kubernetes' and Docker's with them.
-_LOCAL = (".local", ".localhost", ".internal", ".lan")
+_LOCAL: Final = (".local", ".localhost", ".internal", ".lan")
 
 # Names of models come from clients: how many answers are remembered, and how long a name may be.
-_REMEMBERED = 1000
-_MODEL_CHARS = 256
+_REMEMBERED: Final = 1000
+_MODEL_CHARS: Final = 256
 
-_NANODOLLARS = 10**9  # for a million, in one microdollar for one
+_NANODOLLARS: Final = 10**9  # for a million, in one microdollar for one
 # Microdollars. Nine billion dollars for one exchange are a provider's slip, and do not fit into every reader's number.
-_MOST = 2**53
+_MOST: Final = 2**53
 
-_COMPACT_DATE = re.compile(r"(?<=-)(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
-_DATE = re.compile(r"[-@]20\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
+_COMPACT_DATE: Final = re.compile(r"(?<=-)(20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
+_DATE: Final = re.compile(r"[-@]20\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])$")
 
 
 class Prices:

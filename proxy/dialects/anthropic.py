@@ -11,6 +11,7 @@ piece of a tool's input.
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import unquote
 
 import orjson
@@ -104,7 +105,7 @@ class MessagesMeter(EventMeter):
         return as_model(_read_event(data).message.model)
 
 
-_VERTEX_PATH = re.compile(rb"/models/([^/:]+):")
+_VERTEX_PATH: Final = re.compile(rb"/models/([^/:]+):")
 
 
 def _model_of(members: Members, path: bytes) -> str | None:
@@ -157,7 +158,7 @@ class AnthropicCountTokens(AnthropicMessages):
         return b""
 
 
-_ERROR_TYPES = {
+_ERROR_TYPES: Final = {
     401: "authentication_error",
     402: "billing_error",
     403: "permission_error",

@@ -14,42 +14,34 @@ from __future__ import annotations
 import codecs
 import re
 from itertools import count
+from typing import Final
 
 import msgspec
 import orjson
 
 from proxy.dialects.call import UnreadableBody
+from proxy.dialects.shapes import Key, read_members
 
 Span = tuple[int, int]
 
 
-class _Key(str):
-    """A key without equality: two keys of one name are two entries of a dict. `str(key)` has equality again."""
-
-    __slots__ = ()
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__  # slots of C: a method of ours would cost 0.1 us a key
-
-
-# `type.__call__(_Key, name)` makes a key without a Python frame: 1.4 us for 1.5 KB with five members, else 2.2.
-_top_level = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=type.__call__)
 # Real bodies have some 30 members. Each one costs 0.3 us and 250 bytes, so 8 MiB of `"":1` would hold the loop for two
 # seconds; in a body up to _SMALL there is no room for enough of them to matter (3,000: 2 ms), and counting costs.
-MAX_MEMBERS = 1000
-_SMALL = 16 * 1024
-MAX_LISTED = 5000
-MAX_TEXT = 1024  # bytes of a raw string that is read: what is read stays in receipts and with the connection
+MAX_MEMBERS: Final = 1000
+_SMALL: Final = 16 * 1024
+MAX_LISTED: Final = 5000
+MAX_TEXT: Final = 1024  # bytes of a raw string that is read: what is read stays in receipts and with the connection
 _text = msgspec.json.Decoder(str)
-_KEY = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
-_CLOSES = re.compile(rb"[ \t\r\n]*+}")
-_SLICE = 64 * 1024
+_KEY: Final = re.compile(rb'[ \t\r\n]*+,?+[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_CLOSES: Final = re.compile(rb"[ \t\r\n]*+}")
+_SLICE: Final = 64 * 1024
 
 
 # Members that cap the output. llama.cpp obeys `n_predict` before all others, in all its dialects; some servers turn one
 # dialect into another, with the members of both.
-CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 # Members that name further models: of OpenRouter (in all its dialects), of LiteLLM and Anthropic.
-MORE_MODELS = ("models", "fallbacks", "preset")
+MORE_MODELS: Final = ("models", "fallbacks", "preset")
 
 
 class Members:
@@ -57,7 +49,7 @@ class Members:
 
     __slots__ = ("_body", "_pairs", "raw")
 
-    def __init__(self, body: bytes, raw: dict[str, bytes], pairs: dict[_Key, msgspec.Raw]) -> None:
+    def __init__(self, body: bytes, raw: dict[str, bytes], pairs: dict[Key, msgspec.Raw]) -> None:
         self.raw = raw  # name -> raw JSON value
         self._body = body
         self._pairs = pairs
@@ -169,7 +161,7 @@ class MemberReader:
         if not is_exact:
             for name in raw:
                 span = members.span(name)
-                raw[name] = body[slice(*span)] if span else b""
+                raw[name] = body[span[0] : span[1]] if span else b""
         return members
 
 
@@ -189,7 +181,7 @@ def members_in_list(text: bytes) -> list[list[tuple[str, bytes]]] | None:
         return kind(name)
 
     try:
-        objects = msgspec.json.Decoder(list[dict[_Key, msgspec.Raw]], dec_hook=make_key).decode(
+        objects = msgspec.json.Decoder(list[dict[Key, msgspec.Raw]], dec_hook=make_key).decode(
             without_half_pairs(text) or text
         )
     except (ValueError, msgspec.MsgspecError, RecursionError):
@@ -206,7 +198,7 @@ def model_span(body: bytes) -> Span | None:
     return _model.read(body).span("model")
 
 
-def _read_pairs(body: bytes) -> tuple[dict[_Key, msgspec.Raw], bool]:
+def _read_pairs(body: bytes) -> tuple[dict[Key, msgspec.Raw], bool]:
     """The top level, and whether the raw values are the body's own bytes (else: as long as these)."""
     try:
         return _decode(body), True
@@ -227,9 +219,9 @@ def _read_pairs(body: bytes) -> tuple[dict[_Key, msgspec.Raw], bool]:
         raise UnreadableBody(_why_not_json(body)) from None
 
 
-def _decode(body: bytes) -> dict[_Key, msgspec.Raw]:
+def _decode(body: bytes) -> dict[Key, msgspec.Raw]:
     if len(body) <= _SMALL:
-        return _top_level.decode(body)
+        return read_members(body)
     members = count(1)
 
     def make_key(kind: type, name: str) -> object:
@@ -237,7 +229,7 @@ def _decode(body: bytes) -> dict[_Key, msgspec.Raw]:
             raise UnreadableBody(f"the body must not have more than {MAX_MEMBERS:,} members at one level")
         return kind(name)
 
-    return msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=make_key).decode(body)
+    return msgspec.json.Decoder(dict[Key, msgspec.Raw], dec_hook=make_key).decode(body)
 
 
 def without_half_pairs(text: bytes) -> bytes | None:
@@ -303,7 +295,7 @@ def with_usage_asked(body: bytes) -> bytes:
     span = members.span("stream_options")
     if span is None:
         return _insert(body, body.index(b"{") + 1, b'"stream_options":{"include_usage":true}')
-    options = body[slice(*span)]
+    options = body[span[0] : span[1]]
     if options == b"null":
         return splice(body, span, b'{"include_usage":true}')
     inner = _include_usage.read(options).span("include_usage")

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from itertools import islice
+from typing import Final
 
 from proxy.dialects.watch import is_filled, parse
 from proxy.wire.sse import split_events
@@ -39,7 +40,7 @@ class Cause(Enum):
 
 # As vendors write them, in small letters. OpenAI and imitators: `code`, `type`. Anthropic: `type`. Gemini: `status`,
 # the `reason` of a detail, `blockReason`.
-_NAMES = {
+_NAMES: Final = {
     name: cause
     for cause, names in {
         Cause.POLICY: "content_filter content_policy_violation responsibleaipolicyviolation invalid_prompt safety "
@@ -61,56 +62,58 @@ _NAMES = {
     for name in names.split()
 }
 # Parts of names: Anthropic's `details.error_code` of a spend limit, `billing_error`; the day in Gemini's `quotaId`.
-_QUOTA_PARTS = ("spend", "billing", "credit", "perday")
+_QUOTA_PARTS: Final = ("spend", "billing", "credit", "perday")
 
-_POLICY = re.compile(
+_POLICY: Final = re.compile(
     r"content (?:management )?policy|content filter|usage polic"
     r"|(?:input|prompt|content|request) (?:was|is|has been) flagged"
 )
 # Anthropic, Cohere, Gemini, xAI, Bedrock, Perplexity, vLLM; a window that something exceeds is sought apart.
-_CONTEXT = re.compile(
+_CONTEXT: Final = re.compile(
     r"(?:prompt|input|messages) (?:is |are )?too long|too many (?:input |prompt )?tokens"
     r"|longer than the maximum model length|exceeds (?:the )?maximum (?:number of tokens|length)"
     r"|maximum prompt length"
 )
-_WINDOW = re.compile(r"context[ _-](?:length|window|size|limit)")
-_EXCEEDED = re.compile(r"exceed|maxim|max |larger|longer|too |reduce")
-_QUOTA = re.compile(
+_WINDOW: Final = re.compile(r"context[ _-](?:length|window|size|limit)")
+_EXCEEDED: Final = re.compile(r"exceed|maxim|max |larger|longer|too |reduce")
+_QUOTA: Final = re.compile(
     r"credit balance|insufficient (?:credits?|balance|funds|quota)|spend(?:ing)? limit|billing (?:hard )?limit"
     r"|api usage limits|-per-day"
 )
-_MODEL = re.compile(
+_MODEL: Final = re.compile(
     r"\bmodel\b.{0,150}?(?:not (?:be )?found|not exist|was removed|decommissioned|identifier is invalid)"
     r"|invalid model\b|not a valid model|no endpoints found",
     re.DOTALL,
 )
-_KEY = re.compile(
+_KEY: Final = re.compile(
     r"(?:invalid|incorrect|wrong|expired|missing) api[ _-]?key"
     r"|api[ _-]?key (?:is |was )?(?:not valid|invalid|expired|not found)"
 )
-_OVERLOADED = re.compile(r"overloaded|(?:over|at|no) capacity|high demand")
-_RATE = re.compile(r"rate limit|too many requests")
+_OVERLOADED: Final = re.compile(r"overloaded|(?:over|at|no) capacity|high demand")
+_RATE: Final = re.compile(r"rate limit|too many requests")
 
-_MOST = 64 * 1024  # bytes that are looked at
-_MOST_EVENTS = 64  # that are parsed; an error is among the first of a stream that failed, or alone
-_MOST_VALUES = 64  # objects of one document that are looked into
-_MOST_DEPTH = 8  # of Gemini's quotaId in an array: 7
-_MOST_TEXT = 2000  # characters of one sentence; the longest seen has 500
-_MOST_TEXTS = 4000  # of all of them: hostile text of so many is searched in 2 ms
-_ERROR_SIGNS = (b"rror", b"failed", b"blockReason")  # bytes that every event telling an error has
+_MOST: Final = 64 * 1024  # bytes that are looked at
+_MOST_EVENTS: Final = 64  # that are parsed; an error is among the first of a stream that failed, or alone
+_MOST_VALUES: Final = 64  # objects of one document that are looked into
+_MOST_DEPTH: Final = 8  # of Gemini's quotaId in an array: 7
+_MOST_TEXT: Final = 2000  # characters of one sentence; the longest seen has 500
+_MOST_TEXTS: Final = 4000  # of all of them: hostile text of so many is searched in 2 ms
+_ERROR_SIGNS: Final = (b"rror", b"failed", b"blockReason")  # bytes that every event telling an error has
 
-_NAME_KEYS = (
+_NAME_KEYS: Final = (
     "code", "type", "status", "reason", "error_type", "error_code", "status_code", "quotaId", "blockReason",
 )  # fmt: skip
-_TEXT_KEYS = ("message", "error", "detail", "msg", "raw")  # `raw`: what OpenRouter was told by whom it asked
-_INNER_KEYS = (
+_TEXT_KEYS: Final = ("message", "error", "detail", "msg", "raw")  # `raw`: what OpenRouter was told by whom it asked
+_INNER_KEYS: Final = (
     "error", "innererror", "details", "detail", "violations", "metadata", "response", "x_groq", "choices",
     "promptFeedback",
 )  # fmt: skip
-_NAME_SIGHT = re.compile(rb'"(?:%s)"\s*:\s*"?([\w.-]{1,80})' % "|".join(_NAME_KEYS).encode())
-_TEXT_SIGHT = re.compile(rb'"(?:%s)"\s*:\s*"((?:[^"\\]|\\.){1,2000}+)' % "|".join(_TEXT_KEYS).encode(), re.DOTALL)
-LONGEST_WAIT = 86_400.0  # seconds; more is a mistake, or no advice
-_DELAY = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
+_NAME_SIGHT: Final = re.compile(rb'"(?:%s)"\s*:\s*"?([\w.-]{1,80})' % "|".join(_NAME_KEYS).encode())
+_TEXT_SIGHT: Final = re.compile(
+    rb'"(?:%s)"\s*:\s*"((?:[^"\\]|\\.){1,2000}+)' % "|".join(_TEXT_KEYS).encode(), re.DOTALL
+)
+LONGEST_WAIT: Final = 86_400.0  # seconds; more is a mistake, or no advice
+_DELAY: Final = re.compile(rb'"retryDelay"\s*:\s*"(\d{1,9}(?:\.\d{1,9})?)s"')
 
 
 class _Said:

@@ -12,11 +12,12 @@ older ones. An estimate from events is good for an order of magnitude: nine stre
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_CLAUDE = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?:[.-](\d{1,2})(?!\d))?(?:-([a-z]+))?")
+_CLAUDE: Final = re.compile(r"claude-(?:([a-z]+)-)?(\d{1,2})(?:[.-](\d{1,2})(?!\d))?(?:-([a-z]+))?")
 
 # WIRE 11: the median, and from how many answers. Names are searched anywhere: `us.anthropic.claude-...`, `x-ai/grok-4`.
-_FAMILIES = tuple(
+_FAMILIES: Final = tuple(
     (re.compile(rf"(?<![a-z])(?:{pattern})"), value)
     for pattern, value in (
         ("gemini-", 1.03),  # 23
@@ -32,11 +33,11 @@ _FAMILIES = tuple(
 
 # Bytes of UTF-8 per o200k token in 89 recorded answers of 30 tokens or more: median 4.4, a tenth of them (code, JSON,
 # Japanese) below 3.0. Rather 10 % too much for English than half of it for code.
-_TEXT_BYTES = 4
+_TEXT_BYTES: Final = 4
 
 # Bytes of events per token of their text: the median of recorded streams of 20 tokens or more, in brackets the tenths
 # at both ends, and how many. Most of an event is its frame, and how many tokens go into one is the provider's choice.
-_EVENT_BYTES = {
+_EVENT_BYTES: Final = {
     "openai-chat": 270,  # (99-410, 27)
     "openai-completions": 200,  # (four streams of any length)
     "openai-responses": 400,  # (124-1,086, 8); its last events repeat the text
@@ -45,7 +46,7 @@ _EVENT_BYTES = {
     "ollama": 135,  # (132-139, 3)
 }
 # Bytes of a whole JSON answer that are not its text: ids, model, usage. From 250 to 1,000 in the recorded ones.
-_WHOLE_BYTES = 500
+_WHOLE_BYTES: Final = 500
 
 
 def factor(model: str | None) -> float:

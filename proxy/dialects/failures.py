@@ -9,9 +9,11 @@ Doubted: nothing yet.
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.outcome import Failure, Kind
 
-PREFIX = "llm-proxy: "
+PREFIX: Final = "llm-proxy: "
 
 _SENTENCES: dict[Kind, str] = {
     Kind.BAD_REQUEST: "the request is not valid HTTP/1.1",

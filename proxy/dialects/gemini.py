@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -28,10 +28,10 @@ from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
 
 # The model may hold slashes (`provider/model`); its last colon, raw or escaped, begins the action.
-_MODEL_PATH = re.compile(rb"/(?:models|tunedModels|endpoints)/(.+)(?::|%3[Aa])([A-Za-z]+)\Z")
-_STREAMS = re.compile(rb"(?::|%3[Aa])streamGenerateContent\Z")
-_SSE_QUERY = re.compile(rb"(?:^|&)(?:\$|%24)?alt=sse(?:&|\Z)", re.IGNORECASE)
-_UNSPECIFIED = ("FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", 0)
+_MODEL_PATH: Final = re.compile(rb"/(?:models|tunedModels|endpoints)/(.+)(?::|%3[Aa])([A-Za-z]+)\Z")
+_STREAMS: Final = re.compile(rb"(?::|%3[Aa])streamGenerateContent\Z")
+_SSE_QUERY: Final = re.compile(rb"(?:^|&)(?:\$|%24)?alt=sse(?:&|\Z)", re.IGNORECASE)
+_UNSPECIFIED: Final = ("FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", 0)
 
 
 class ModelInPath(NamedTuple):
@@ -242,7 +242,7 @@ def _only(name: str, raw: dict[str, bytes]) -> bytes | None:
     return next(iter(raw.values()), None)
 
 
-_RPC_STATUS = {
+_RPC_STATUS: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from itertools import islice
-from operator import attrgetter
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,15 +23,15 @@ from proxy.dialects.body import without_half_pairs
 from proxy.outcome import Usage
 from proxy.wire.sse import split_events
 
-WHOLE = 64 * 1024  # bytes of a document below which it is kept whole (DESIGN 7); beyond, its last so many
-HEAD = 16 * 1024  # bytes kept of its beginning then
-_NEAR = 1024  # bytes of both ends that are looked at first
+WHOLE: Final = 64 * 1024  # bytes of a document below which it is kept whole (DESIGN 7); beyond, its last so many
+HEAD: Final = 16 * 1024  # bytes kept of its beginning then
+_NEAR: Final = 1024  # bytes of both ends that are looked at first
 # A hostile document may repeat a key all over; a real one has it once or twice.
-_MOST_KEYS = 8
-_MOST_ENDS = 12
-_FIRST_EVENTS = 4  # among which the model is looked for; Azure's first one has none
+_MOST_KEYS: Final = 8
+_MOST_ENDS: Final = 12
+_FIRST_EVENTS: Final = 4  # among which the model is looked for; Azure's first one has none
 
-_BEGINNINGS = frozenset((b"{", b"[", b" ", b"\t", b"\r", b"\n"))
+_BEGINNINGS: Final = frozenset((b"{", b"[", b" ", b"\t", b"\r", b"\n"))
 T = TypeVar("T")
 
 
@@ -105,9 +103,9 @@ class EventMeter:
             self.kept += len(data)
 
     def usage(self) -> Usage:
-        """A copy of what has been reported so far."""
+        """What has been reported. It is the caller's to go on with: nothing is fed any more."""
         self._read_recent()
-        return _copy(self._usage)
+        return self._usage or Usage()
 
     def take(self) -> list[bytes]:
         self._model = self.model
@@ -174,13 +172,6 @@ class EventMeter:
         raise NotImplementedError
 
 
-_figures = attrgetter(*(field.name for field in fields(Usage)))
-
-
-def _copy(usage: Usage | None) -> Usage:
-    return Usage() if usage is None else Usage(*_figures(usage))  # 0.5 us; dataclasses.replace takes 2.4
-
-
 class AnswerMeter:
     """Reads one JSON document, fed in pieces of any size. `kept` and `take` give it only if it was kept whole.
 
@@ -209,7 +200,7 @@ class AnswerMeter:
         self._reading = None
 
     def usage(self) -> Usage:
-        return _copy(self._look().usage)
+        return self._look().usage or Usage()
 
     def take(self) -> list[bytes]:
         self._look()
@@ -260,7 +251,7 @@ class AnswerMeter:
         return found
 
 
-_VALUE_ENDS = re.compile(rb'["}](?=[ \t\r\n]*[,}])')
+_VALUE_ENDS: Final = re.compile(rb'["}](?=[ \t\r\n]*[,}])')
 
 
 def _around(key: str, head: bytes, tail: bytes) -> Iterator[bytes]:

@@ -10,14 +10,15 @@ Doubted: a page behind a name that is gone (after a reload) is empty, so that a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 from urllib.parse import parse_qsl
 
 import orjson
 
 Model = tuple[str, str]  # its name, its owner
 
-_PAGE = 20  # models on a page where the client says nothing: what Anthropic's own API gives
-_MOST = 1000  # and at most
+_PAGE: Final = 20  # models on a page where the client says nothing: what Anthropic's own API gives
+_MOST: Final = 1000  # and at most
 
 
 def openai_list(models: Iterable[Model], created: int) -> bytes:

@@ -9,6 +9,7 @@ Doubted: Ollama reads member names in any letter case, so other spellings of wha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import orjson
 
@@ -22,7 +23,7 @@ from proxy.dialects.watch import EventWatch, is_filled, parse
 from proxy.outcome import Failure
 from proxy.wire.sse import EventFraming
 
-_NOT_TEXT = frozenset({"model", "created_at", "role", "done", "remote_model", "remote_host", "total_duration"})
+_NOT_TEXT: Final = frozenset({"model", "created_at", "role", "done", "remote_model", "remote_host", "total_duration"})
 
 
 class OllamaWatch(EventWatch):

@@ -10,12 +10,12 @@ Doubted: providers turn tools into text of their own making and add preambles; n
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from proxy.dialects.text import json_text, read_json
 from proxy.dialects.watch import is_filled
 
-_DEEPEST = 40  # levels that are walked; real ones have up to ten
+_DEEPEST: Final = 40  # levels that are walked; real ones have up to ten
 
 
 class RequestText(NamedTuple):
@@ -39,9 +39,9 @@ class _Members(NamedTuple):
 # With 3 tokens a message and 3 for the beginning of the answer OpenAI's reported input is met within 4 tokens in all
 # recorded calls of text alone, up to 4,020 tokens; Gemini reports the text and nothing else (WIRE 11, and a test in
 # tests/tokens/test_teller.py).
-_FRAME = 3
+_FRAME: Final = 3
 
-_MEMBERS = {
+_MEMBERS: Final = {
     "openai-chat": _Members(
         "messages", _FRAME, schemas=("response_format",), fetched=("web_search_options", "search_parameters", "plugins")
     ),
@@ -62,23 +62,25 @@ _MEMBERS = {
     ),
 }
 
-_TEXT = frozenset(
+_TEXT: Final = frozenset(
     """
     arguments code codeExecutionResult content custom executableCode function functionCall functionResponse
     function_call input instructions name output parts reasoning_content refusal summary text thinking title tool_calls
     transcript
     """.split()
 )
-_OBJECTS = frozenset({"arguments", "args", "input", "response", "parameters"})  # made by a model or a program
-_OTHER = frozenset(
+_OBJECTS: Final = frozenset({"arguments", "args", "input", "response", "parameters"})  # made by a model or a program
+_OTHER: Final = frozenset(
     """
     audio encrypted_content file fileData file_data file_id file_url image image_url images inlineData inline_data
     input_audio video video_url
     """.split()
 )
-_FUNCTIONS = (None, "function", "custom")  # types of tools that are the client's own
-_DECLARED = frozenset({"function", "custom", "functionDeclarations", "function_declarations", "name"})  # ... have these
-_OTHER_TYPES = ("item_reference", "redacted_thinking")  # compared with anything, hashable or not
+_FUNCTIONS: Final = (None, "function", "custom")  # types of tools that are the client's own
+_DECLARED: Final = frozenset(
+    {"function", "custom", "functionDeclarations", "function_declarations", "name"}
+)  # ... have these
+_OTHER_TYPES: Final = ("item_reference", "redacted_thinking")  # compared with anything, hashable or not
 
 
 def request_text(dialect: str, body: bytes) -> RequestText | None:

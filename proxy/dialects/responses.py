@@ -10,6 +10,8 @@ to resume, and after an error there is nothing to resume.
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 
 from proxy.dialects.body import CAPS, MORE_MODELS, MemberReader
@@ -22,8 +24,8 @@ from proxy.dialects.watch import NamedWatch, is_filled, parse
 from proxy.outcome import Failure, Usage
 from proxy.wire.sse import EventFraming
 
-_BEGINNINGS = frozenset({"response.created", "response.in_progress", "response.queued"})
-_ENDINGS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_BEGINNINGS: Final = frozenset({"response.created", "response.in_progress", "response.queued"})
+_ENDINGS: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
 class ResponsesWatch(NamedWatch):

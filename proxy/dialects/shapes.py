@@ -14,6 +14,45 @@ from typing import Any
 import msgspec
 
 
+class Key(str):
+    """A key without equality: two keys of one name are two entries of a dict. `str(key)` has equality again."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__  # slots of C: a method of ours would cost 0.1 us a key
+
+
+# `type.__call__(Key, name)` makes a key without a Python frame: 1.4 us for 1.5 KB with five members, else 2.2.
+read_members = msgspec.json.Decoder(dict[Key, msgspec.Raw], dec_hook=type.__call__).decode
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: str
+    content: str
+    name: str | None = None
+
+
+class _PlainChat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    model: str
+    messages: list[_PlainMessage]
+    stream: bool = False
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    user: str | None = None
+    reasoning_effort: str | None = None
+
+
+# Of a request: raises msgspec.MsgspecError or ValueError where there is anything but messages of plain text, and the
+# usual settings. Where a member occurs twice, both have passed.
+read_plain_chat = msgspec.json.Decoder(_PlainChat).decode
+
+
 class ChatChunk(msgspec.Struct, gc=False):
     """A whole chat completion, or one chunk of it; also of the older completions and of embeddings."""
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from proxy.wire.sse import split_events
 
 # A request asks for a handful of choices and tool calls; a hostile answer may name any number of them.
-MAX_CHANNELS = 64
-REST = "rest"  # the channel of all that would be one too many
+MAX_CHANNELS: Final = 64
+REST: Final = "rest"  # the channel of all that would be one too many
 
 _decode = msgspec.json.Decoder().decode
 _raw_decode = json.JSONDecoder().raw_decode
@@ -206,8 +206,8 @@ def _read_ollama(line: dict[str, Any], is_stream: bool, out: Channels) -> None:
 
 # -- the Responses API -------------------------------------------------------------------------------------------------
 
-_WANTED = (b".delta", b"output_item.added")  # how the names of events end that hold new text
-_KINDS = {
+_WANTED: Final = (b".delta", b"output_item.added")  # how the names of events end that hold new text
+_KINDS: Final = {
     "response.output_text.delta": "text",
     "response.audio.transcript.delta": "text",
     "response.output_audio_transcript.delta": "text",
@@ -215,7 +215,7 @@ _KINDS = {
     "response.reasoning_text.delta": "reasoning",
     "response.reasoning_summary_text.delta": "reasoning",
 }
-_SOUNDS = frozenset({"response.audio.delta", "response.output_audio.delta"})  # base64
+_SOUNDS: Final = frozenset({"response.audio.delta", "response.output_audio.delta"})  # base64
 
 
 def _read_responses(value: dict[str, Any], is_stream: bool, out: Channels) -> None:

@@ -27,13 +27,14 @@ says. Azure says "0 ticks" where it copies xAI's field, so that no cost of 0 is 
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from typing import Final
 
 from proxy.outcome import Billed, Source, Usage
 
-_MOST = 10**12  # no exchange has a trillion tokens, and a million such rows still fit into SQLite's integers
-_MOST_BILLED = 256  # iterations of one exchange; real ones have a handful
+_MOST: Final = 10**12  # no exchange has a trillion tokens, and a million such rows still fit into SQLite's integers
+_MOST_BILLED: Final = 256  # iterations of one exchange; real ones have a handful
 
-_REPORTED = Source.REPORTED  # on Python 3.11 a member of an enum costs 0.12 us each time
+_REPORTED: Final = Source.REPORTED  # on Python 3.11 a member of an enum costs 0.12 us each time
 
 Report = dict[str, object]
 
@@ -47,7 +48,7 @@ def count(value: object) -> int | None:
     return None
 
 
-_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 
 def micros(dollars: object) -> int | None:
@@ -75,7 +76,7 @@ def _first(report: Report, *names: str) -> int | None:
     return None
 
 
-_PLAIN = frozenset(
+_PLAIN: Final = frozenset(
     {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
 )
 
@@ -240,7 +241,7 @@ def counted_tokens(report: object) -> Usage | None:
 
 # -- Anthropic ---------------------------------------------------------------------------------------------------------
 
-_MESSAGES = {
+_MESSAGES: Final = {
     "input": ("", "input_tokens"),
     "cached": ("", "cache_read_input_tokens"),
     "written": ("", "cache_creation_input_tokens"),
@@ -340,7 +341,7 @@ def ollama(prompt_eval_count: object, eval_count: object) -> Usage | None:
     return _usage({}, prompt, 0 if output is None and prompt is not None else output)
 
 
-MAX_MODEL = 256  # characters of a model's name: it stays in receipts and in the ledger
+MAX_MODEL: Final = 256  # characters of a model's name: it stays in receipts and in the ledger
 
 
 def as_model(value: object) -> str | None:

@@ -11,7 +11,7 @@ Doubted: nothing yet.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,7 +19,7 @@ from proxy.dialects.body import without_half_pairs
 from proxy.wire.sse import split_events
 
 _decode = msgspec.json.Decoder().decode
-_BEGINNINGS = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn \t\r\n')  # of JSON texts
+_BEGINNINGS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn \t\r\n')  # of JSON texts
 
 
 class EventWatch:

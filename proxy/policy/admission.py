@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Container, Iterable
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.policy.keys import KEY_CARRIERS, AuthMode, Door, Key, KeyRing, fingerprint, presented_values, strip_key
@@ -43,26 +43,30 @@ def _refusal(kind: Kind, detail: str) -> Failure:
     return Failure(Side.CLIENT, Phase.ADMIT, kind, detail)
 
 
-_HOW = "send it as 'Authorization: Bearer <key>', 'x-api-key', 'api-key' or 'x-goog-api-key'"
-_NO_KEY = _refusal(Kind.UNAUTHORIZED, f"this proxy needs a key: {_HOW}")
-_WRONG_KEY = _refusal(Kind.UNAUTHORIZED, f"the key is not valid here: use one given out for this proxy and {_HOW}")
-_TWO_KEYS = _refusal(Kind.UNAUTHORIZED, f"the request carries several different keys: send exactly one, and {_HOW}")
+_HOW: Final = "send it as 'Authorization: Bearer <key>', 'x-api-key', 'api-key' or 'x-goog-api-key'"
+_NO_KEY: Final = _refusal(Kind.UNAUTHORIZED, f"this proxy needs a key: {_HOW}")
+_WRONG_KEY: Final = _refusal(
+    Kind.UNAUTHORIZED, f"the key is not valid here: use one given out for this proxy and {_HOW}"
+)
+_TWO_KEYS: Final = _refusal(
+    Kind.UNAUTHORIZED, f"the request carries several different keys: send exactly one, and {_HOW}"
+)
 
 
-_NO_MODEL = _refusal(
+_NO_MODEL: Final = _refusal(
     Kind.MODEL_FORBIDDEN, "this key may not be used for this model: ask for one that it was given out for"
 )
-_ONE_MODEL = _refusal(
+_ONE_MODEL: Final = _refusal(
     Kind.MODEL_FORBIDDEN,
     "this request names further models (models, fallbacks, preset), and limits or this key are for single ones: name "
     "one model only",
 )
-_NO_RAW = _refusal(
+_NO_RAW: Final = _refusal(
     Kind.FORBIDDEN,
     "this path may not be used where models, tokens or dollars are limited, since what it costs cannot be known here: "
     "use one for chat, responses, messages, completions or embeddings",
 )
-_NOBODY = Key("")  # what anybody may where no keys are
+_NOBODY: Final = Key("")  # what anybody may where no keys are
 
 
 class Admission:

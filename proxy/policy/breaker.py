@@ -16,7 +16,7 @@ Doubted: a probe that reports after it was given up for lost is taken for the on
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class State(Enum):
@@ -38,11 +38,11 @@ class BreakerOptions(NamedTuple):
     warm: float = 10.0
 
 
-_BUCKETS = 10  # of the window: it ends between 9/10 and the whole of its length ago
-_LONGEST_WAIT = 300.0  # seconds that a provider is believed; then it is asked again
-_LOST = 2  # times `longest` after which a probe that said nothing is given up
-_COLD = 0.1  # share at the beginning of WARMING
-_DEFAULTS = BreakerOptions()
+_BUCKETS: Final = 10  # of the window: it ends between 9/10 and the whole of its length ago
+_LONGEST_WAIT: Final = 300.0  # seconds that a provider is believed; then it is asked again
+_LOST: Final = 2  # times `longest` after which a probe that said nothing is given up
+_COLD: Final = 0.1  # share at the beginning of WARMING
+_DEFAULTS: Final = BreakerOptions()
 
 
 class Breaker:

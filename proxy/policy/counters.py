@@ -10,9 +10,9 @@ Doubted: nothing yet.
 from __future__ import annotations
 
 from collections.abc import MutableSequence
-from typing import Protocol
+from typing import Final, Protocol
 
-WIDTH = 4  # numbers of 64 bits that a counter has: limits says which mean what
+WIDTH: Final = 4  # numbers of 64 bits that a counter has: limits says which mean what
 
 
 class CounterStore(Protocol):

@@ -13,11 +13,13 @@ Doubted: a success that began before the refusal brings a credential back early;
 
 from __future__ import annotations
 
-_FIRST_OUT = 60.0  # seconds
-_LONGEST_OUT = 900.0
-_LOST = 60.0  # seconds after which a try that has told nothing is given up
-_MOST_RECORDS = 1000  # of credentials with models; a client may ask for any name
-_LONGEST_NAME = 256  # characters of a model's name that tell it from others
+from typing import Final
+
+_FIRST_OUT: Final = 60.0  # seconds
+_LONGEST_OUT: Final = 900.0
+_LOST: Final = 60.0  # seconds after which a try that has told nothing is given up
+_MOST_RECORDS: Final = 1000  # of credentials with models; a client may ask for any name
+_LONGEST_NAME: Final = 256  # characters of a model's name that tell it from others
 
 
 class _Out:

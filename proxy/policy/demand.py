@@ -11,6 +11,8 @@ Doubted: web searches and other fees for what a provider does by itself are not 
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.dialects.bounds import look
 from proxy.dialects.call import Call
@@ -21,14 +23,14 @@ from proxy.policy.rules import INPUT, MICROS, OUTPUT, REQUESTS, TOKENS, Costs, d
 
 # What a request has used that never got an answer which costs anything.
 NOTHING: Costs = (1, 0, 0, 0, 0)
-_ONE = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
-PREAMBLE = 256  # tokens that nobody sent and is told of: xAI some 200 (213 reported for a body of 220 bytes)
-_TOOL_TOKENS = 1000  # that a provider adds where there are tools: Anthropic up to 700, others less
-_MOST_OUTPUT = 2_000_000  # tokens; caps beyond what any model can do are clients' way to say "none"
-_SEARCHES = ":online"  # how a model ends whom OpenRouter is to search the web for
-_SURE_BYTES = 8  # text has hardly fewer tokens than one for so many bytes
+_ONE: Final = Demand((1, 0, 0, 0, 0), (1, 0, 0, 0, 0))
+PREAMBLE: Final = 256  # tokens that nobody sent and is told of: xAI some 200 (213 reported for a body of 220 bytes)
+_TOOL_TOKENS: Final = 1000  # that a provider adds where there are tools: Anthropic up to 700, others less
+_MOST_OUTPUT: Final = 2_000_000  # tokens; caps beyond what any model can do are clients' way to say "none"
+_SEARCHES: Final = ":online"  # how a model ends whom OpenRouter is to search the web for
+_SURE_BYTES: Final = 8  # text has hardly fewer tokens than one for so many bytes
 
-_UNPRICED = Failure(
+_UNPRICED: Final = Failure(
     Side.CLIENT,
     Phase.ADMIT,
     Kind.UNPRICED,
@@ -37,7 +39,7 @@ _UNPRICED = Failure(
 )
 
 
-_LATER = Failure(
+_LATER: Final = Failure(
     Side.CLIENT,
     Phase.ADMIT,
     Kind.FORBIDDEN,
@@ -75,7 +77,7 @@ def demand_of(
     return Demand((1, read + said, read, said, micros), (1, least, least, 0, 0))
 
 
-_DOLLARS = Chain("", counts_tokens=True, has_dollars=True, has_hard_dollars=True)
+_DOLLARS: Final = Chain("", counts_tokens=True, has_dollars=True, has_hard_dollars=True)
 
 
 def affordable(plan: Plan, call: Call | None, body: bytes, snapshot: Snapshot, at: float) -> Plan | Failure:
@@ -119,8 +121,13 @@ def used_of(hold: Hold, usage: Usage | None, cost: int | None) -> Costs:
     return (1, read + said, read, said, hold.costs[MICROS] if cost is None else cost)
 
 
-_WHOSE = {"key": "this key", "group": "this key's group", "model": "this model", "provider": "this model's provider"}
-_UNITS = {REQUESTS: "requests", TOKENS: "tokens", INPUT: "input tokens", OUTPUT: "output tokens"}
+_WHOSE: Final = {
+    "key": "this key",
+    "group": "this key's group",
+    "model": "this model",
+    "provider": "this model's provider",
+}
+_UNITS: Final = {REQUESTS: "requests", TOKENS: "tokens", INPUT: "input tokens", OUTPUT: "output tokens"}
 
 
 def failure_of(refusal: Refusal) -> Failure:

@@ -19,19 +19,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from math import ceil, exp, log
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.policy.breaker import Breaker, BreakerOptions
 
 TargetKey = tuple[str, str]
 """Provider and model, as asked for there."""
 
-_FADE = 10.0  # seconds in which a measured latency falls to a third of its part; Finagle's default, too
-_KEPT = 64  # latencies kept for the percentile
-_FEWEST = 20  # below which a 95th percentile says nothing: it would be the maximum
-_CLEARLY = 0.5  # times the cost: the time to a first event differs twofold by chance and prompt alone
-_MOST_TARGETS = 10_000
-_UNMEASURED = 1.0  # seconds, if no target of a group has been measured
+_FADE: Final = 10.0  # seconds in which a measured latency falls to a third of its part; Finagle's default, too
+_KEPT: Final = 64  # latencies kept for the percentile
+_FEWEST: Final = 20  # below which a 95th percentile says nothing: it would be the maximum
+_CLEARLY: Final = 0.5  # times the cost: the time to a first event differs twofold by chance and prompt alone
+_MOST_TARGETS: Final = 10_000
+_UNMEASURED: Final = 1.0  # seconds, if no target of a group has been measured
 
 
 class _Ring:

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.policy.rules import RulesError, parse_rules
 
 # 16 random letters and digits are 95 bits; what people invent is shorter.
-LEAST_KEY = 16
-MOST_TEXT = 256  # characters of an owner or of all tags: what a client's own tags are cut to
-MOST_LIST = 4096  # characters of a list: it is looked through at each request
-_MOST_UID = 2**32 - 2
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_VALUE = re.compile(r"[\x21-\x7e]+")
-_MADE_HERE = re.compile(r"lp-[A-Za-z0-9_-]{43}")
-_PROVIDER = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+LEAST_KEY: Final = 16
+MOST_TEXT: Final = 256  # characters of an owner or of all tags: what a client's own tags are cut to
+MOST_LIST: Final = 4096  # characters of a list: it is looked through at each request
+_MOST_UID: Final = 2**32 - 2
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_VALUE: Final = re.compile(r"[\x21-\x7e]+")
+_MADE_HERE: Final = re.compile(r"lp-[A-Za-z0-9_-]{43}")
+_PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 Ahead = Callable[[str], float]
 """The moment to come (seconds since the epoch) that a text means. Raises ValueError with a sentence."""
@@ -148,7 +148,7 @@ def _raw(text: str) -> int:
     return int(text)
 
 
-_EMPTY = {"limits": ""}  # the other columns are NULL where there is nothing
+_EMPTY: Final = {"limits": ""}  # the other columns are NULL where there is nothing
 # By field: the column, and what reads its text (None: `ahead`).
 FIELDS: dict[str, tuple[str, Callable[[str], Any] | None]] = {
     "limits": ("limits", limits_line),

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.catalog.families import KEY_FIELDS
@@ -24,7 +24,7 @@ from proxy.catalog.secret import Secret
 from proxy.policy.limits import FOREVER
 from proxy.wire.head import RequestHead
 
-KEY_CARRIERS = KEY_FIELDS  # none of these fields is ever forwarded as it came
+KEY_CARRIERS: Final = KEY_FIELDS  # none of these fields is ever forwarded as it came
 
 
 class AuthMode(Enum):
@@ -43,7 +43,7 @@ class Disconnect(NamedTuple):
     seconds: float = inf
 
 
-CANCEL = Disconnect()
+CANCEL: Final = Disconnect()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, MutableSequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.policy.counters import WIDTH, CounterStore
 from proxy.policy.rules import MICROS, REQUESTS, TOKENS, Budget, Costs, Rate, Rules, pattern_of
 
-_GRAIN = 1000  # nanoseconds: tables keep moments as seconds in floating point
-FOREVER = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
+_GRAIN: Final = 1000  # nanoseconds: tables keep moments as seconds in floating point
+FOREVER: Final = 2**62  # nanoseconds since the epoch, in the year 2116; also a number that no counter reaches
 
 WindowEnd = Callable[[str, int], int]
 """The end (nanoseconds since the epoch) of the window of that name that a moment lies in; FOREVER for `total`."""

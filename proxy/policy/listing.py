@@ -10,7 +10,7 @@ Doubted: patterns such as `gpt-4*` name no model, so a key that has nothing else
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from proxy.catalog.snapshot import Snapshot
@@ -19,9 +19,9 @@ from proxy.policy.keys import Key
 from proxy.policy.plan import Target
 from proxy.policy.router import HeadGet
 
-OURS = "llm-proxy"  # who owns an alias that several providers answer to
-_PATH = b"/v1/models"
-_NOBODY = Key("")
+OURS: Final = "llm-proxy"  # who owns an alias that several providers answer to
+_PATH: Final = b"/v1/models"
+_NOBODY: Final = Key("")
 
 
 class Listed(NamedTuple):

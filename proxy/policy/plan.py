@@ -11,7 +11,7 @@ Doubted: nothing yet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from proxy.catalog.aliases import Alias, Choice
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from proxy.policy.router import Route
 
 # The family that a dialect is at home in: its provider answers where the default cannot.
-_HOME = {
+_HOME: Final = {
     "anthropic-messages": "anthropic",
     "anthropic-count-tokens": "anthropic",
     "gemini": "gemini",
     "ollama": "ollama",
 }
-_OWNERLESS = frozenset({"gemini", "ollama"})
+_OWNERLESS: Final = frozenset({"gemini", "ollama"})
 
 
 class Target(NamedTuple):
@@ -101,7 +101,7 @@ def _alias_target(choice: Choice, route: Route, query: bytes, providers: dict[st
 
 
 # For each dialect the path that its clients use, as far as one may stand for another.
-_PATHS = {
+_PATHS: Final = {
     "openai-chat": "/v1/chat/completions",
     "openai-responses": "/v1/responses",
     "anthropic-messages": "/v1/messages",

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import mktime_tz, parsedate_tz
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from proxy.dialects.causes import LONGEST_WAIT, Cause
 from proxy.outcome import Failure, Kind, Phase, Side
 
-WAIT_CAP = 60.0  # seconds, as Anthropic's client; OpenAI's waits 120
-_LEAST_BACKOFF = 0.05  # seconds: what failed is not asked again in the same moment
-_FIRST_BACKOFF = 0.5  # seconds; and the longest: both as the vendors' clients have it
-_LONGEST_BACKOFF = 8.0
-_LONGEST_FIELD = 64  # bytes of a retry-after; an HTTP date has 29
+WAIT_CAP: Final = 60.0  # seconds, as Anthropic's client; OpenAI's waits 120
+_LEAST_BACKOFF: Final = 0.05  # seconds: what failed is not asked again in the same moment
+_FIRST_BACKOFF: Final = 0.5  # seconds; and the longest: both as the vendors' clients have it
+_LONGEST_BACKOFF: Final = 8.0
+_LONGEST_FIELD: Final = 64  # bytes of a retry-after; an HTTP date has 29
 
 
 class Verdict(NamedTuple):
@@ -34,12 +34,12 @@ class Verdict(NamedTuple):
     needs_window: bool = False  # only a target with a larger context window
 
 
-FINAL = Verdict(False, False)
-_RETRY = Verdict(True, True, is_fault=True)
-_CONFLICT = Verdict(True, True)  # 409: about this request, not about the target
-_ELSEWHERE = Verdict(False, True)
-_EXHAUSTED = Verdict(False, True, is_fault=True)
-_TOO_LONG = Verdict(False, True, needs_window=True)
+FINAL: Final = Verdict(False, False)
+_RETRY: Final = Verdict(True, True, is_fault=True)
+_CONFLICT: Final = Verdict(True, True)  # 409: about this request, not about the target
+_ELSEWHERE: Final = Verdict(False, True)
+_EXHAUSTED: Final = Verdict(False, True, is_fault=True)
+_TOO_LONG: Final = Verdict(False, True, needs_window=True)
 
 
 def judge_status(status: int, get: Callable[[bytes], bytes | None], cause: Cause, now: float) -> Verdict:
@@ -202,5 +202,5 @@ class RetryBudget:
         self._at = now if self._at is None else max(now, self._at)
 
 
-_MOST_KEPT = 100.0  # retries: an outage is met by all requests that run, and they fail within one moment
-_REFILL = 10.0  # seconds
+_MOST_KEPT: Final = 100.0  # retries: an outage is met by all requests that run, and they fail within one moment
+_REFILL: Final = 10.0  # seconds

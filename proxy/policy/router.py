@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from proxy.catalog.snapshot import Provider, Snapshot
@@ -44,7 +44,7 @@ class Route(NamedTuple):
 # --- known paths ------------------------------------------------------------------------------------------------------
 
 # Below /v1 in the OpenAI family. Every one of these is a POST with the model in a JSON body.
-_OPENAI_PATHS = {
+_OPENAI_PATHS: Final = {
     b"/chat/completions": "openai-chat",
     b"/completions": "openai-completions",
     b"/embeddings": "openai-embeddings",
@@ -52,20 +52,20 @@ _OPENAI_PATHS = {
     b"/responses/compact": "openai-responses",
     b"/responses/input_tokens": "openai-responses",
 }
-_ANTHROPIC_PATHS = {
+_ANTHROPIC_PATHS: Final = {
     b"/v1/messages": "anthropic-messages",
     b"/v1/messages/count_tokens": "anthropic-count-tokens",
 }
-_OLLAMA_PATHS = {b"/api/chat": "ollama", b"/api/generate": "ollama"}
+_OLLAMA_PATHS: Final = {b"/api/chat": "ollama", b"/api/generate": "ollama"}
 # Further methods on the paths above, which go on unread. OpenAI lists stored chat completions there.
-_ALSO = {b"/v1/chat/completions": (b"GET",)}
+_ALSO: Final = {b"/v1/chat/completions": (b"GET",)}
 # What Gemini's dialect reads. Other methods after the colon (predict, batch...) pass unread.
-_GEMINI_ACTIONS = frozenset(
+_GEMINI_ACTIONS: Final = frozenset(
     {b"generateContent", b"streamGenerateContent", b"countTokens", b"embedContent", b"batchEmbedContents"}
 )
-_GEMINI_SPELT = {action.lower(): action for action in _GEMINI_ACTIONS}
-_GEMINI_ROOTS = (b"/v1beta/", b"/v1alpha/", b"/upload/v1beta/", b"/upload/v1alpha/")
-_GEMINI_OPENAI = b"/v1beta/openai"
+_GEMINI_SPELT: Final = {action.lower(): action for action in _GEMINI_ACTIONS}
+_GEMINI_ROOTS: Final = (b"/v1beta/", b"/v1alpha/", b"/upload/v1beta/", b"/upload/v1alpha/")
+_GEMINI_OPENAI: Final = b"/v1beta/openai"
 
 _POST_PATHS: dict[bytes, str] = {
     **{b"/v1" + path: dialect for path, dialect in _OPENAI_PATHS.items()},
@@ -73,21 +73,21 @@ _POST_PATHS: dict[bytes, str] = {
     **_OLLAMA_PATHS,
 }
 # Ready-made answers for the paths that nearly every request has: one dict lookup, no allocation.
-_UNIFIED = {path: Route(DIALECTS[dialect], True, None, path) for path, dialect in _POST_PATHS.items()}
+_UNIFIED: Final = {path: Route(DIALECTS[dialect], True, None, path) for path, dialect in _POST_PATHS.items()}
 
 
 # --- what a target may look like --------------------------------------------------------------------------------------
 
 # RFC 3986 section 3.3: what a path may hold, and only whole escapes.
-_PATH = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_PATH: Final = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 # After decoding once, as the next reader will: a segment of one or two dots (with or without parameters, which some
 # servers cut off first), control bytes, backslashes.
-_STRAY = re.compile(rb"(?:^|/)\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
+_STRAY: Final = re.compile(rb"(?:^|/)\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
 # Raw quotes and brackets in a query do no harm and real clients send them.
-_QUERY = re.compile(rb"[!-\"$-~]*")
+_QUERY: Final = re.compile(rb"[!-\"$-~]*")
 
-_BAD_TARGET = refusal(Kind.BAD_REQUEST, "the request target must be a plain absolute path without dot segments")
-_BAD_QUERY = refusal(Kind.BAD_REQUEST, "the query holds bytes that must be percent-encoded")
+_BAD_TARGET: Final = refusal(Kind.BAD_REQUEST, "the request target must be a plain absolute path without dot segments")
+_BAD_QUERY: Final = refusal(Kind.BAD_REQUEST, "the query holds bytes that must be percent-encoded")
 
 
 def _is_plain_path(path: bytes) -> bool:
@@ -96,9 +96,9 @@ def _is_plain_path(path: bytes) -> bool:
     return _STRAY.search(unquote_to_bytes(path) if b"%" in path else path) is None
 
 
-_PARAMETERS = re.compile(rb";[^/]*")
-_SLASHES = re.compile(rb"//+")
-_REPEATED_V1 = re.compile(rb"\A(?:/v1)+(?=/v1/)")  # a base URL of /v1 joined twice
+_PARAMETERS: Final = re.compile(rb";[^/]*")
+_SLASHES: Final = re.compile(rb"//+")
+_REPEATED_V1: Final = re.compile(rb"\A(?:/v1)+(?=/v1/)")  # a base URL of /v1 joined twice
 
 
 def _canonical(path: bytes) -> bytes:

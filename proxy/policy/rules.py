@@ -20,21 +20,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # What one exchange costs of each unit: requests, tokens, tokens of the input, of the output, microdollars.
-REQUESTS, TOKENS, INPUT, OUTPUT, MICROS = range(5)
-Costs = tuple[int, int, int, int, int]
+REQUESTS: Final = 0
+TOKENS: Final = 1
+INPUT: Final = 2
+OUTPUT: Final = 3
+MICROS: Final = 4
+Costs = tuple[int, ...]
 
-_UNITS = {"r": REQUESTS, "t": TOKENS, "it": INPUT, "ot": OUTPUT}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-WINDOWS = ("hour", "day", "week", "month", "total")
-_RATE = re.compile(r"(r|t|it|ot)p([smhd])")
-_NUMBER = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?([kmg]?)")
-_BUDGET = re.compile(r"([\d.]+[kmg]?)(usd|tokens?)/([a-z]+)(?::([a-z]+))?")
-_POWERS = {"": 0, "k": 3, "m": 6, "g": 9}
-_LONGEST = 10 * 365 * 86_400  # seconds; in nanoseconds beyond the present it is far within 64 bits
-_MOST = 10**15  # of anything: a milliard dollars, or so many tokens; the arithmetic stays within 64 bits
+_UNITS: Final = {"r": REQUESTS, "t": TOKENS, "it": INPUT, "ot": OUTPUT}
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+WINDOWS: Final = ("hour", "day", "week", "month", "total")
+_RATE: Final = re.compile(r"(r|t|it|ot)p([smhd])")
+_NUMBER: Final = re.compile(r"(\d{1,12})(?:\.(\d{1,6}))?([kmg]?)")
+_BUDGET: Final = re.compile(r"([\d.]+[kmg]?)(usd|tokens?)/([a-z]+)(?::([a-z]+))?")
+_POWERS: Final = {"": 0, "k": 3, "m": 6, "g": 9}
+_LONGEST: Final = 10 * 365 * 86_400  # seconds; in nanoseconds beyond the present it is far within 64 bits
+_MOST: Final = 10**15  # of anything: a milliard dollars, or so many tokens; the arithmetic stays within 64 bits
 
 
 class Rate(NamedTuple):

@@ -9,7 +9,7 @@ policy shorten the limit on the whole, and a number of bytes bounds it, too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.deadlines import NEVER
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
     from proxy.relay.relay import Relay
 
-_STOPPED = Failure(Side.PROXY, Phase.STREAM, Kind.CLIENT_LEFT, "the client had left, and draining reached its bound")
+_STOPPED: Final = Failure(
+    Side.PROXY, Phase.STREAM, Kind.CLIENT_LEFT, "the client had left, and draining reached its bound"
+)
 
 
 class AbsentClient:

@@ -11,7 +11,7 @@ until it is whole, a stream until its first event with content.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.catalog.mask import Mask
 from proxy.dialects.causes import Cause, cause_of, wait_in
@@ -35,18 +35,21 @@ if TYPE_CHECKING:
 
 # Later than this after the request was sent the upstream may have begun to work, and a second try could be billed twice
 # (HTTP.md 4.10).
-STALE_SECONDS = 1.0
+STALE_SECONDS: Final = 1.0
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_FIRST_BYTE, _FIRST_EVENT, _STREAM, _DONE = Phase.FIRST_BYTE, Phase.FIRST_EVENT, Phase.STREAM, Phase.DONE
+_FIRST_BYTE: Final = Phase.FIRST_BYTE
+_FIRST_EVENT: Final = Phase.FIRST_EVENT
+_STREAM: Final = Phase.STREAM
+_DONE: Final = Phase.DONE
 
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 # Which organization or project of OpenAI's pays: a key may be good, and not for that one.
-_OF_CLIENTS = (b"openai-organization", b"openai-project")
+_OF_CLIENTS: Final = (b"openai-organization", b"openai-project")
 
 # Without an answer a provider may bill what it was asked all the same, if it was us or the client who broke it off.
-_MAY_COST = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL, Kind.OUTRUN})
+_MAY_COST: Final = frozenset({Kind.CLIENT_LEFT, Kind.TIMEOUT, Kind.SHUTDOWN, Kind.INTERNAL, Kind.OUTRUN})
 
 
 class Attempt(Sending):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from asyncio import TimerHandle
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.dialects.bounds import look
 from proxy.outcome import Failure, Kind, Phase, Side
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 
-_LEAST_CHANCE = 0.43  # of the longest pause: 0.43, 0.86 and 1.72 seconds are 3.01, if the first one is 0 (a resume)
+_LEAST_CHANCE: Final = (
+    0.43  # of the longest pause: 0.43, 0.86 and 1.72 seconds are 3.01, if the first one is 0 (a resume)
+)
 
 
 class Next(NamedTuple):

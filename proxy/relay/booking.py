@@ -9,7 +9,7 @@ attempts cost is part of what the exchange cost, and no more than that.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.outcome import Attempt as Tried
 from proxy.outcome import Receipt, Usage, sum_known, sum_usage
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 
-_MOST_ATTEMPTS = 1000  # of one exchange, by far
+_MOST_ATTEMPTS: Final = 1000  # of one exchange, by far
 
 
 class Booking:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.relay.deadlines import NEVER
@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 # Without it the kernel takes 4 MB before pause_writing is called, with it 320 KB (DESIGN 4). Linux and macOS differ.
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
-LINGER_SECONDS = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
+_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+LINGER_SECONDS: Final = 5.0  # nginx waits 5 s for each read and 30 s in all; we wait 5 s in all
 CLOSE_SECONDS = 1.0
-TAIL_BYTES = 1024  # more than what follows the last event of any dialect
+TAIL_BYTES: Final = 1024  # more than what follows the last event of any dialect
 STALL_STEP = 1.0  # how often a client that does not read is looked at
 
-_OPEN, _LINGERING, _CLOSING, _LOST = range(4)
+_OPEN: Final = 0
+_LINGERING: Final = 1
+_CLOSING: Final = 2
+_LOST: Final = 3
 
 
 class ClientConnection(asyncio.Protocol):

@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.catalog.snapshot import Origin
 from proxy.outcome import Failure, Kind, Limit, Phase, Side
@@ -24,7 +24,7 @@ from proxy.relay.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from proxy.relay.pool import Pool
 
-MAX_TUNNEL_HEAD = 8 * 1024
+MAX_TUNNEL_HEAD: Final = 8 * 1024
 
 
 class ConnectFailed(Exception):

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 NEVER = inf
-SWEEP_SECONDS = 0.25
+SWEEP_SECONDS: Final = 0.25
 
 
 class Timed(Protocol):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.dialects.call import Call, Dialect, UnreadableBody
 from proxy.outcome import Failure, Kind, Phase, Receipt, Side, milliseconds, status_of
@@ -42,8 +42,12 @@ if TYPE_CHECKING:
     from proxy.relay.sending import Sending
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_HEAD, _ADMIT, _BODY, _SEND, _DONE = Phase.HEAD, Phase.ADMIT, Phase.BODY, Phase.SEND, Phase.DONE
-_NO_LIMITS = Chain("")
+_HEAD: Final = Phase.HEAD
+_ADMIT: Final = Phase.ADMIT
+_BODY: Final = Phase.BODY
+_SEND: Final = Phase.SEND
+_DONE: Final = Phase.DONE
+_NO_LIMITS: Final = Chain("")
 
 
 class Exchange:

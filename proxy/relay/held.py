@@ -9,7 +9,7 @@ dropped. Beside it stands what the provider said, as it came, for whoever asks w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.dialects.causes import cause_of
 from proxy.outcome import Failure, Kind, Phase, Side
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from proxy.relay.answer import Answer
     from proxy.relay.attempt import Attempt
 
-MOST = 64 * 1024  # bytes that wait; also of an error body that is looked into (DESIGN 5)
-ERROR_SECONDS = 5.0  # for the rest of an error body: it is short, and a client waits for what follows
-ERROR_EVENT = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
+MOST: Final = 64 * 1024  # bytes that wait; also of an error body that is looked into (DESIGN 5)
+ERROR_SECONDS: Final = 5.0  # for the rest of an error body: it is short, and a client waits for what follows
+ERROR_EVENT: Final = Failure(Side.UPSTREAM, Phase.STREAM, Kind.ERROR_EVENT, "the provider's stream told an error")
 
 
 class Held:

@@ -6,7 +6,7 @@ models there are (policy.listing).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.dialects import DIALECTS
 from proxy.dialects.call import Dialect
@@ -66,7 +66,7 @@ class Ours(NamedTuple):
 
 
 # For `OPTIONS *` and for OPTIONS whose Max-Forwards is used up (RFC 9110 sections 7.6.2 and 9.3.7).
-OPTIONS = Ours(PLAIN, b"")
+OPTIONS: Final = Ours(PLAIN, b"")
 
 
 def list_models(relay: Relay, head: RequestHead, grant: Grant) -> Ours | Failure | None:

@@ -12,14 +12,15 @@ Doubted: while an error is held, its client sees nothing of it; it is short, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from proxy.catalog.mask import Mask
 from proxy.outcome import Attempt, Receipt, Usage
 from proxy.wire.head import Framing, ResponseHead
 from proxy.wire.inflate import inflater
 
-MOST = 64 * 1024  # bytes of a compressed error body (DESIGN 5: as much of one is read)
-_TOLD_ANEW = (b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest", b"etag")
+MOST: Final = 64 * 1024  # bytes of a compressed error body (DESIGN 5: as much of one is read)
+_TOLD_ANEW: Final = (b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest", b"etag")
 
 
 class SealedError:

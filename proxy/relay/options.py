@@ -7,13 +7,14 @@ May not live here: reading the environment, names of variables.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.outcome import Limit
 from proxy.policy.keys import CANCEL, Disconnect
 from proxy.wire.head import HeadLimits
 
-KIB = 1024
-MIB = 1024 * KIB
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
 
 # Seconds; 0 = none. Reasons and neighbours in HTTP.md 2. Reasoning models are silent for minutes, so what waits for a
 # provider is generous; the rest is what nginx and Envoy users know.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from proxy.outcome import Failure, Kind, Limit, Phase, Side
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from proxy.relay.upstream import UpstreamConnection
 
 RATE_GRACE_SECONDS = 30.0  # of a request body, before its average rate counts
-STEP = 1.0  # how often progress is looked for that leaves no stamp: a shrinking buffer, an average rate
+STEP: Final = 1.0  # how often progress is looked for that leaves no stamp: a shrinking buffer, an average rate
 
 
 class Seconds(NamedTuple):
@@ -52,7 +52,7 @@ class Seconds(NamedTuple):
         return self._replace(**{limit.value: getattr(own, limit.value) for limit in seconds})
 
 
-_NONE_AT_ZERO = (Limit.HOLD,)  # of these 0 means that there is no such phase, not that it has no end
+_NONE_AT_ZERO: Final = (Limit.HOLD,)  # of these 0 means that there is no such phase, not that it has no end
 
 
 _SILENCE: dict[Phase, tuple[Side, str]] = {

@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, MutableSet
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.catalog.snapshot import Provider, Snapshot
 from proxy.outcome import Failure, Kind, Receipt, Side
@@ -38,9 +38,9 @@ from proxy.relay.turns import Turns
 from proxy.relay.waiting import Waiting
 
 Sink = Callable[[Receipt], None]
-_LAST_WORDS = Disconnect(True, 2.0)
-LEAST_HEDGES = 1.0  # in 10 s, for whoever has few requests
-COUNT_SECONDS = 5.0  # for what is still being counted when everything else has ended; then it is estimated
+_LAST_WORDS: Final = Disconnect(True, 2.0)
+LEAST_HEDGES: Final = 1.0  # in 10 s, for whoever has few requests
+COUNT_SECONDS: Final = 5.0  # for what is still being counted when everything else has ended; then it is estimated
 
 
 def _no_changes() -> None:
@@ -196,7 +196,7 @@ class Relay:
         """What an exchange is called everywhere: in order within one process, and unique among all."""
         if self._named is not self.name:
             self._named, self._prefix = self.name, self.name[10:].decode() + "-"
-        return f"{self._prefix}{number:x}"
+        return self._prefix + hex(number)[2:]
 
     def disconnect_of(self, grant: Grant, is_said: bool) -> Disconnect:
         """What becomes of an answer whose client, who came with `grant`, leaves now. `is_said`: all but its end has

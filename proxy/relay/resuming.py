@@ -10,7 +10,7 @@ the client is told that the first one broke off.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.catalog.mask import Mask
 from proxy.dialects.openai import without_usage_event
@@ -24,7 +24,7 @@ from proxy.wire.head import ResponseHead
 if TYPE_CHECKING:
     from proxy.relay.attempt import Attempt
 
-_DIFFERS = Failure(Side.UPSTREAM, Phase.STREAM, Kind.DIFFERS, "it said something else than what the client has")
+_DIFFERS: Final = Failure(Side.UPSTREAM, Phase.STREAM, Kind.DIFFERS, "it said something else than what the client has")
 
 
 class ResumedAnswer(Answer):

@@ -9,7 +9,7 @@ is not read (and the phase is SEND). Each attempt keeps its own time.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.outcome import Failure, Phase, milliseconds
 from proxy.policy.plan import Target
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from proxy.wire.responses import ResponseParser
 
 # Looked up once: on Python 3.11 a member of an enum costs 0.12 us each time, and a request has thirty of them.
-_BODY, _SEND, _QUEUE, _CONNECT, _FIRST_BYTE = Phase.BODY, Phase.SEND, Phase.QUEUE, Phase.CONNECT, Phase.FIRST_BYTE
+_BODY: Final = Phase.BODY
+_SEND: Final = Phase.SEND
+_QUEUE: Final = Phase.QUEUE
+_CONNECT: Final = Phase.CONNECT
+_FIRST_BYTE: Final = Phase.FIRST_BYTE
 
 
 class Sending:

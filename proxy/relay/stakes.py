@@ -9,7 +9,7 @@ at its first event already: it may go on for minutes, and a breaker's probe must
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.catalog.secret import Secret
 from proxy.catalog.snapshot import Provider
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from proxy.relay.taking import Taking
 
 
-_SAYS_NOTHING = (Kind.ERROR_EVENT, Kind.CREDENTIAL_REFUSED, Kind.DIFFERS)  # of a target, by itself
+_SAYS_NOTHING: Final = (Kind.ERROR_EVENT, Kind.CREDENTIAL_REFUSED, Kind.DIFFERS)  # of a target, by itself
 
 
-_LIMITED = 1.0  # seconds that a credential is left alone after a 429 that says nothing
+_LIMITED: Final = 1.0  # seconds that a credential is left alone after a 429 that says nothing
 Notice = Callable[..., None]  # level, sentence, and by name what programs may pick out of it
 
 

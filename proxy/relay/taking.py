@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.dialects.factors import estimate_events, event_bytes
 from proxy.outcome import Failure, Kind, Phase, Side, Usage, milliseconds
@@ -33,17 +33,19 @@ if TYPE_CHECKING:
     from proxy.relay.request import Passage
     from proxy.relay.stakes import Stake
 
-_SECOND = 10**9
-_LOOK_BYTES = 8 * 1024  # of an answer that is longer than what was reserved, between two looks at its budget
-_MASKED = Failure(
+_SECOND: Final = 10**9
+_LOOK_BYTES: Final = 8 * 1024  # of an answer that is longer than what was reserved, between two looks at its budget
+_MASKED: Final = Failure(
     Side.CLIENT,
     Phase.ADMIT,
     Kind.FORBIDDEN,
     "where tokens or dollars are limited, an answer must say what it used: ask without fields and X-Goog-FieldMask",
 )
 _UNUSED: Costs = (0, 0, 0, 0, 0)  # of a hold that counts as no request
-_NONE = Chain("")
-_BEHIND = Failure(Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later")
+_NONE: Final = Chain("")
+_BEHIND: Final = Failure(
+    Side.CLIENT, Phase.QUEUE, Kind.TOO_MANY, "too many requests wait for this limit: try again later"
+)
 
 
 class Taking:
@@ -273,7 +275,7 @@ class Taking:
 def _larger(one: Demand, other: Demand) -> Demand:
     """For each unit the larger of the two."""
     most = tuple(map(max, one.most, other.most))
-    return Demand(most, tuple(map(max, one.least, other.least)))  # type: ignore[arg-type]
+    return Demand(most, tuple(map(max, one.least, other.least)))
 
 
 def limit_lines(refusal: Refusal, dialect: str, now: int) -> bytes:

@@ -9,7 +9,7 @@ idle link that receives anything, be it the end, is dead.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.catalog.snapshot import Origin
 from proxy.wire.responses import ResponseParser
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from proxy.relay.sending import Sending
 
 # Above this a body is handed to the kernel in its own pieces instead of being copied behind the head first.
-JOIN_BYTES = 64 * 1024
-UNCOUNTED = -1.0  # as deadline: the pool does not count it, not yet or no longer
+JOIN_BYTES: Final = 64 * 1024
+UNCOUNTED: Final = -1.0  # as deadline: the pool does not count it, not yet or no longer
 
 
 class UpstreamConnection(asyncio.Protocol):

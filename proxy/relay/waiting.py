@@ -14,7 +14,7 @@ from __future__ import annotations
 from asyncio import TimerHandle
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.policy.limits import Chain
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
     from proxy.relay.taking import Taking
 
-_SECOND = 10**9
-_LONGEST_LOOK = 1.0  # seconds; where nobody can say when, something that comes back wakes the lines
+_SECOND: Final = 10**9
+_LONGEST_LOOK: Final = 1.0  # seconds; where nobody can say when, something that comes back wakes the lines
 
 
 class Waiting:

@@ -10,20 +10,25 @@ pipelined, so theirs are decoded by httptools (responses); requests with a chunk
 from __future__ import annotations
 
 import re
+from typing import Final
 
 # A size line: no sign, no blank before the size, no 0x: int() would take all of them. 15 digits stay below 2**60.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_WHOLE_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_WHOLE_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
+_TRAILER_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
-MAX_LINE = 1024  # of a size line with its extensions; nobody who means well sends any (Node: 16 KiB in all)
-MAX_TRAILERS = 8 * 1024
+MAX_LINE: Final = 1024  # of a size line with its extensions; nobody who means well sends any (Node: 16 KiB in all)
+MAX_TRAILERS: Final = 8 * 1024
 # A size line with an extension, or of more digits than any size needs, is read by itself, in 3 us. So it counts as this
 # many bytes and its own, against the data behind it: 256 KiB of such lines would hold the loop for 0.12 s.
-LINE_COST = 64
-MAX_OVERHEAD = 16 * 1024
+LINE_COST: Final = 64
+MAX_OVERHEAD: Final = 16 * 1024
 
-_SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
+_DONE: Final = 4
 
 
 class ChunkDecoder:

@@ -8,18 +8,19 @@ How it works: the parts of a head that do not depend on the message are built on
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Final
 
 from proxy.wire.head import Field
 
 STATUS_LINES: dict[int, bytes] = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
-CHUNKED = b"transfer-encoding: chunked\r\n"
-CLOSE = b"connection: close\r\n"
-KEEP_ALIVE = b"connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+CLOSE: Final = b"connection: close\r\n"
+KEEP_ALIVE: Final = b"connection: keep-alive\r\n"  # only HTTP/1.0 clients need to be told
 
 
 def status_line(status: int, reason: bytes = b"") -> bytes:

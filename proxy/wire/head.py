@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Field = tuple[bytes, bytes, bytes]  # lower-case name, name as sent, value
 
 # Around a value, and no part of it (RFC 9110 section 5.5). httptools leaves those behind it.
-BLANKS = b" \t"
+BLANKS: Final = b" \t"
 
 
 class Framing(Enum):
@@ -28,7 +28,7 @@ class Framing(Enum):
 
 # Fields that end at each hop (RFC 9110 section 7.6.1), beside those that Connection names. Keep-Alive and
 # Proxy-Connection are named by the same section although clients forget to list them in Connection.
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -46,7 +46,7 @@ HOP_BY_HOP = frozenset(
 
 
 # What is written anew on each side: never part of the fields of a head.
-_ENDS_HERE = HOP_BY_HOP | {b"content-length", b"host"}
+_ENDS_HERE: Final = HOP_BY_HOP | {b"content-length", b"host"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def with_length(head: RequestHead, length: int) -> RequestHead:
     )
 
 
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class ResponseHead(NamedTuple):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from operator import itemgetter
+from typing import Final
 
 import httptools
 
@@ -21,25 +22,29 @@ from proxy.wire.chunked import ChunkDecoder
 from proxy.wire.head import BLANKS, Field, Framing, HeadLimits, RequestHead, end_to_end, joined, with_length
 from proxy.wire.target import REQUEST_LINE, place, seeming_path
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
-_FIRST_BYTE = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n")
-MAX_EMPTY = 64  # bytes of empty lines before a request line; old clients send one such line behind a POST
+_FIRST_BYTE: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r\n")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_LENGTH_LINE: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n")
+MAX_EMPTY: Final = 64  # bytes of empty lines before a request line; old clients send one such line behind a POST
 
 # A second one of these could be read differently by two readers; lists (Accept, Via, Connection ...) may repeat.
-_ONCE = frozenset(
+_ONCE: Final = frozenset(
     b"host authorization x-api-key api-key x-goog-api-key content-type content-length content-encoding expect".split()
 )
 
-_HEAD, _LENGTH, _CHUNKED, _COMPLETE, _BROKEN = range(5)
-_IN_CHUNKS = Framing.CHUNKED  # looked up once: on Python 3.11 a member of an enum costs 0.12 us each time
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_COMPLETE: Final = 3
+_BROKEN: Final = 4
+_IN_CHUNKS: Final = Framing.CHUNKED  # looked up once: on Python 3.11 a member of an enum costs 0.12 us each time
 
 
 # Larger heads are read each time: what is remembered of one stays with an idle connection (SDKs send 0.5 to 1.5 KiB).
-MAX_KNOWN = 4 * 1024
-MAX_DIGITS = 18  # of a length; nothing is as long as 19 digits can say
+MAX_KNOWN: Final = 4 * 1024
+MAX_DIGITS: Final = 18  # of a length; nothing is as long as 19 digits can say
 
 
 class _Fields:

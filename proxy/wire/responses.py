@@ -14,31 +14,37 @@ not tell it from a proper one. Streams that are read have their terminal event, 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import httptools
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.wire.head import Field, Framing, ResponseHead, end_to_end, joined
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
 # 1xx answers before the final one. Time bounds them too (FIRST_BYTE is not re-armed); neither nginx nor HAProxy ends an
 # endless series (HTTP.md 2).
-MAX_INTERIM = 32
-MAX_FIELDS = 200
+MAX_INTERIM: Final = 32
+MAX_FIELDS: Final = 200
 # Bytes in a row of reads that bring no byte of a body, within the chunked coding: trailers and extensions of chunks.
 # httptools gathers trailers without end. Neighbours: nginx counts trailers to the 4/8 KiB of a head.
-MAX_OVERHEAD = 64 * 1024
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+MAX_OVERHEAD: Final = 64 * 1024
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
-_HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE, _COMPLETE, _BROKEN = range(6)
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_UNTIL_CLOSE: Final = 3
+_COMPLETE: Final = 4
+_BROKEN: Final = 5
 
 # How a body ends, and the state that reads it. Looked up once: on Python 3.11 a member of an enum costs 0.12 us each
 # time.
-_WITHOUT_BODY = Framing.NONE, _COMPLETE
-_BY_LENGTH = Framing.LENGTH, _LENGTH
-_IN_CHUNKS = Framing.CHUNKED, _CHUNKED
-_BY_CLOSE = Framing.UNTIL_CLOSE, _UNTIL_CLOSE
+_WITHOUT_BODY: Final = Framing.NONE, _COMPLETE
+_BY_LENGTH: Final = Framing.LENGTH, _LENGTH
+_IN_CHUNKS: Final = Framing.CHUNKED, _CHUNKED
+_BY_CLOSE: Final = Framing.UNTIL_CLOSE, _UNTIL_CLOSE
 
 
 def _read_status_line(line: bytes) -> tuple[bytes, int, bytes] | None:
@@ -48,10 +54,12 @@ def _read_status_line(line: bytes) -> tuple[bytes, int, bytes] | None:
 
 
 # Nearly every line is one of these; a look-up takes a tenth of matching.
-_KNOWN_LINES = {line: _read_status_line(line) for line in (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 200")}
+_KNOWN_LINES: Final = {
+    line: _read_status_line(line) for line in (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 200")
+}
 
 
-_new = tuple.__new__
+_new: Final = tuple.__new__
 
 
 class ResponseParser:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import Enum
+from typing import Final
 
 
 class EventFraming(Enum):
@@ -27,13 +28,13 @@ class EventFraming(Enum):
 
 
 # Line ends are atomic, else "\r\n" would be read as two of them. The run of all blank lines after a line is one match.
-_BLANK_LINES = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)+")
+_BLANK_LINES: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)+")
 # In a JSON array: a whole string, or a run of brackets, so that a read of brackets alone costs few matches. Possessive,
 # so that a long string without a closing quote costs a single pass; one set first, so that all else is skipped quickly.
-_STRUCTURE = re.compile(
+_STRUCTURE: Final = re.compile(
     rb'["\[\]{}](?:(?<=")(?:[^"\\]++|\\.)*+("?)|(?<=[\[{])[\[{]*+|(?<=[\]}])[\]}]*+)', re.DOTALL
 )  # fmt: skip
-_STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRING_REST: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 _CLEAN_ENDS: dict[EventFraming, tuple[bytes, ...]] = {
     EventFraming.SSE: (b"\n\n", b"\r\n\r\n"),
@@ -41,8 +42,10 @@ _CLEAN_ENDS: dict[EventFraming, tuple[bytes, ...]] = {
     EventFraming.JSON_ARRAY: (),
     EventFraming.NONE: (b"",),
 }
-BETWEEN = b" \t\r\n,]"  # what stands between events, and behind the last one
-_LONGEST_NAME_LINE = 256  # bytes of an oversized event's `event:` line that are worth showing; real ones have 30 to 60
+BETWEEN: Final = b" \t\r\n,]"  # what stands between events, and behind the last one
+_LONGEST_NAME_LINE: Final = (
+    256  # bytes of an oversized event's `event:` line that are worth showing; real ones have 30 to 60
+)
 
 
 class EventCutter:
@@ -253,7 +256,7 @@ def _whole_events(block: bytes, framing: EventFraming) -> Iterator[bytes]:
         yield block[start:]
 
 
-_BOM = b"\xef\xbb\xbf"
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def split_events(block: bytes) -> Iterator[tuple[bytes, bytes]]:

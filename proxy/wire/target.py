@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Final
 
 # Method, target, version. The target may hold what RFC 3986 allows, and "|^{}`[]" which browsers' URL parsers leave
 # as they are; controls, blanks, quotes, <>, \ and # never.
-REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!$-;=?-\[\]-~]+) HTTP/([0-9])\.([0-9])")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
+REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!$-;=?-\[\]-~]+) HTTP/([0-9])\.([0-9])")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?@]+)(/[^?]*)?(\?.*)?")
 # host[:port] (RFC 3986 section 3.2.2): a name or IPv4, or a bracketed IPv6; no userinfo, no blanks.
-_HOST = re.compile(rb"((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
+_HOST: Final = re.compile(rb"((?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 
 
 def _is_host(value: bytes) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.dialects import shapes
 
-STRUCTS = [each for each in vars(shapes).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+STRUCTS = [each for name, each in vars(shapes).items() if name[0] != "_" and msgspec.inspect.is_struct_type(each)]
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)

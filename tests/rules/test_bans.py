@@ -28,6 +28,8 @@ def breaks(path: Path, source: ast.Module) -> list[str]:
             why = f"tasks are held weakly by the loop and fail unseen: use {TASKS}"
         elif name in ("os.environ", "os.getenv") and path not in ENVIRONMENT:
             why = "only settings read the environment (DESIGN 3)"
+        elif name == "input" and str(path) == "proxy/outcome.py":
+            pass  # a figure of Usage
         elif name in ("open", "eval", "exec", "input", "breakpoint", "__import__") and room(path) in DECISIONS:
             why = "a decision touches nothing outside its arguments (DESIGN 3)"
         if why:
