@@ -1,9 +1,10 @@
 """`python -m bench`: everything beside everything, in one run.
 
-Lives here: the options, the order of things, what is printed.
-May not live here: how anything is measured.
+Lives here: the order of things, progress, what is printed and written.
+May not live here: options (options), how anything is measured (scenarios), what follows from it (goals, markdown).
 How it works: one upstream, all contestants side by side; what wants a fresh contestant gets one of its own; then rounds
-as `scenarios.plan` orders them. The table goes to standard output, progress and notes to standard error.
+as `scenarios.plan` orders them. What was measured becomes a record, and everything that is shown is made of that. The
+table goes to standard output, progress and notes to standard error. Who stops a run (Ctrl-C) gets what it has so far.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ import argparse
 import asyncio
 import dataclasses
 import datetime
-import json
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from bench import load, machine, orders
-from bench.contestants import CONTESTANTS, Absent, Arena, Running, make_key
-from bench.report import Results, table
-from bench.scenarios import FULL, QUICK, SCENARIOS, Bench, Measurement, Scenario, measure, plan
+from bench import compare, load, machine, options, orders, peers, record, sidecar
+from bench.contestants import FEATURES, Absent, Arena, Contestant, Running, make_key
+from bench.markdown import write_report
+from bench.record import OURS, Record, Unreadable, Who
+from bench.results import Results
+from bench.scenarios import FULL, QUICK, SCENARIOS, Bench, Figures, Measurement, Scenario, measure, plan
+from bench.table import summary, table
 
 
 def _say(text: str) -> None:
@@ -32,76 +36,64 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _names(known: list[str]) -> object:
-    def read(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
+class Progress:
+    """Says where a run is whenever another scenario begins, and how long it will take at the pace so far."""
 
-    return read
+    def __init__(self, steps: list[tuple[int, str]], rounds: int) -> None:
+        self._steps = steps
+        self._rounds = rounds
+        self._taken: dict[str, list[float]] = {}
+        self._said: tuple[int, str] | None = None
 
+    def at(self, index: int) -> str:
+        """What to say before this step; empty if it was said."""
+        if self._steps[index] == self._said:
+            return ""
+        self._said = number, scenario = self._steps[index]
+        return f"round {number + 1} of {self._rounds}, {scenario}{self._left(index)}"
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    lines = [
-        f"  {each.name:14} {each.about}{'' if each.by_default else ' (with --only)'}" for each in SCENARIOS.values()
-    ]
-    lines += ["", "contestants:"]
-    lines += [
-        f"  {each.name:14} {each.about}{'' if each.by_default else ' (with --contestants)'}"
-        for each in CONTESTANTS.values()
-    ]
-    parser = argparse.ArgumentParser(
-        prog="bench",
-        description="What the sidecar costs beside the others: CPU per unit of work, added latency, memory.",
-        epilog="scenarios:\n" + "\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="20 seconds: small loads, 2 rounds; figures differ from a full run's"
-    )
-    parser.add_argument("--rounds", type=int, help="how often everything is measured (default 5; quick 2)")
-    parser.add_argument("--only", type=_names(list(SCENARIOS)), metavar="SCENARIO,...", help="these scenarios")  # type: ignore[arg-type]
-    parser.add_argument(
-        "--contestants",
-        type=_names(list(CONTESTANTS)),  # type: ignore[arg-type]
-        metavar="NAME,...",
-        help="these contestants",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    options = parser.parse_args(arguments)
-    if options.rounds is not None and options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    return options
+    def took(self, index: int, seconds: float) -> None:
+        self._taken.setdefault(self._steps[index][1], []).append(seconds)
+
+    def _left(self, index: int) -> str:
+        if not self._taken:
+            return ""
+        means = {name: sum(each) / len(each) for name, each in self._taken.items()}
+        usual = sum(means.values()) / len(means)
+        left = sum(means.get(scenario, usual) for _, scenario in self._steps[index:])
+        about = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        return f": {about} left{'' if self._steps[index][0] else ' at a guess'}"
 
 
 class _Run:
     """One run: what is measured, with what, on which cores."""
 
-    def __init__(self, options: argparse.Namespace, arena: Arena, cores: machine.Cores) -> None:
-        self.sizes = QUICK if options.quick else FULL
-        self.rounds: int = options.rounds or (2 if options.quick else 5)
+    def __init__(self, chosen: argparse.Namespace, arena: Arena, cores: machine.Cores, absent: dict[str, str]) -> None:
+        self.sizes = QUICK if chosen.quick else FULL
+        self.rounds: int = chosen.rounds
         self.scenarios: list[Scenario] = (
-            [SCENARIOS[name] for name in options.only]
-            if options.only
+            [SCENARIOS[name] for name in chosen.only]
+            if chosen.only
             else [each for each in SCENARIOS.values() if each.by_default]
         )
-        self._wanted: list[str] = options.contestants or [each.name for each in CONTESTANTS.values() if each.by_default]
-        self._needed = set(options.contestants or ["llm-proxy"])
+        self._known: dict[str, Contestant] = options.everybody()
+        self._wanted = options.chosen(chosen)
+        self._needed = {OURS, *(chosen.contestants or [])} & set(self._wanted)
         self._arena = arena
         self._cores = cores
         self._key = make_key()
         self._loop = uvloop.new_event_loop()
         self._upstream = arena.start_upstream(cores.rest)
         self._running: dict[str, Running] = {}
-        self.skipped: dict[str, str] = {}
+        self.skipped = {name: why for name, why in absent.items() if name in self._wanted}
 
     def start(self) -> None:
         """Starts every contestant and asks each once; those that do not answer are skipped with the reason."""
         for name in self._wanted:
+            if name in self.skipped:
+                continue
             try:
-                running = self._arena.start(CONTESTANTS[name], self._upstream.port, self._key, self._cores.contestant)
+                running = self._start(name)
             except Absent as absent:
                 self.skipped[name] = str(absent)
                 continue
@@ -117,70 +109,153 @@ class _Run:
         for name, reason in self.skipped.items():
             _say(f"{name}: skipped, {reason}")
 
-    @property
-    def is_missing_somebody(self) -> bool:
-        """Whether the sidecar, or a contestant that was asked for by name, was skipped. Others may be absent."""
-        return bool(self._needed & self.skipped.keys())
+    def _start(self, name: str) -> Running:
+        return self._arena.start(self._known[name], self._upstream.port, self._key, self._cores.contestant)
+
+    def is_wrong(self, results: Results) -> bool:
+        """Whether the sidecar, or one that was asked for by name, was skipped or answered wrong. Others may."""
+        wrong = {each.contestant for each in results.measurements if each.figures.errors}
+        return bool(self._needed & (self.skipped.keys() | wrong))
 
     def measure_all(self) -> Results:
+        steps = list(plan(self.scenarios, list(self._running), self.rounds))
+        progress = Progress([(number, scenario.name) for number, scenario, _ in steps], self.rounds)
         done = []
-        for number, scenario, name in plan(self.scenarios, list(self._running), self.rounds):
-            if scenario.fresh:
-                running = self._arena.start(CONTESTANTS[name], self._upstream.port, self._key, self._cores.contestant)
-                figures = measure(self._loop, scenario, self._bench(running))
-                self._arena.stop(running)
-            else:
-                figures = measure(self._loop, scenario, self._bench(self._running[name]))
-            done.append(Measurement(scenario.name, name, number, figures))
+        try:
+            for index, (number, scenario, name) in enumerate(steps):
+                if line := progress.at(index):
+                    _say(line)
+                began, before = time.monotonic(), machine.machine_busy().stolen
+                figures = self._measure(scenario, name)
+                seconds = time.monotonic() - began
+                if figures.numbers:
+                    stolen = machine.machine_busy().stolen - before
+                    figures.numbers["steal_share"] = stolen / seconds / 1e9 / (os.cpu_count() or 1)
+                progress.took(index, seconds)
+                done.append(Measurement(scenario.name, name, number, figures))
+        except KeyboardInterrupt:
+            _say("stopped: what follows is of what was measured until now")
         return Results(done)
+
+    def _measure(self, scenario: Scenario, name: str) -> Figures:
+        if not scenario.fresh:
+            return measure(self._loop, scenario, self._bench(self._running[name]))
+        began, before = time.monotonic(), self._others(None)
+        try:
+            running = self._start(name)
+        except Absent as absent:
+            return Figures({}, [str(absent)])
+        try:
+            figures = measure(self._loop, scenario, self._bench(running))
+            if figures.numbers:
+                share = (self._others(running) - before) / (time.monotonic() - began) / 1e9 / (os.cpu_count() or 1)
+                figures.numbers.setdefault("others_share", max(0.0, share))
+            return figures
+        finally:
+            self._arena.stop(running)
+
+    def _others(self, fresh: Running | None) -> int:
+        """Nanoseconds of CPU so far, of everybody but the load, the upstream and a contestant that has just begun."""
+        ours = [self._upstream, *([fresh, *fresh.twins.values()] if fresh else [])]
+        known = sum(machine.tree_cpu_ns(each.pid) for each in ours if each.pid)
+        return sum(machine.machine_busy()) - known - machine.own_cpu_ns()
 
     def _bench(self, running: Running) -> Bench:
         return Bench(running, self._upstream, self._key, self.sizes)
 
+    def describe(self, began: datetime.datetime, seconds: float, arguments: list[str]) -> dict[str, Any]:
+        return {
+            "date": began.isoformat(timespec="seconds"),
+            "command": record.command_of(arguments),
+            "seconds": round(seconds),
+            "versions": {**peers.versions(self._running), **machine.versions(sidecar.compiled() is not None)},
+            "settings": {**dataclasses.asdict(self.sizes), "rounds": self.rounds},
+            "skipped": {name: record.clean(why) for name, why in self.skipped.items()},
+        }
 
-def _write_json(path: Path, run: _Run, results: Results, began: datetime.datetime, arguments: list[str]) -> None:
-    document = {
-        "date": began.isoformat(timespec="seconds"),
-        "command": " ".join(["python -m bench", *arguments]),
-        "machine": machine.describe_machine(),
-        "versions": machine.versions(),
-        "settings": {**dataclasses.asdict(run.sizes), "rounds": run.rounds},
-        "skipped": run.skipped,
-        "noise": results.noise(),
-        "errors": results.errors(),
-        "results": results.as_list(),
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    def who(self) -> dict[str, Who]:
+        return {name: describe_contestant(name, self._known[name].about) for name in self._running}
 
 
-def main(arguments: list[str]) -> int:
-    """0: done; 1: something was answered wrong, or who had to be measured was not there; 2: wrong usage or system."""
-    options = _options(arguments)
-    if not sys.platform.startswith("linux"):
-        _say("bench reads CPU time and memory from Linux; it does not run here.")
-        return 2
+def describe_contestant(name: str, about: str) -> Who:
+    if name == OURS:
+        return Who(about, "ours")
+    if name in FEATURES:
+        return Who(about, "feature")
+    if name in (each.name for each in sidecar.OTHERS):
+        return Who(about, "variant")
+    peer = peers.read().get(name)
+    if peer is None:
+        return Who(about, "plain", "" if name == "direct" else "checks no keys, counts no usage, reads no bodies")
+    return Who(about, "plain" if peer.kind == "proxy" else "gateway", peer.unequal)
+
+
+def _install(chosen: argparse.Namespace) -> dict[str, str]:
+    """Installs the peers that are to be measured; returns why some are absent."""
+    return peers.install(options.chosen(chosen), _say) if chosen.peers else {}
+
+
+def _measured(chosen: argparse.Namespace, arguments: list[str]) -> tuple[Record, int]:
     machine.raise_file_limit()
-    cores = machine.choose_cores()
+    absent = _install(chosen)
+    here, cores = machine.describe_machine(), machine.choose_cores()  # before we leave all cores but one
     os.sched_setaffinity(0, {cores.rest})
     began, started = datetime.datetime.now(datetime.UTC), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, Arena(Path(folder)) as arena:
-        run = _Run(options, arena, cores)
+        run = _Run(chosen, arena, cores, absent)
         run.start()
         results = run.measure_all()
-    sys.stdout.write(table(results) + "\n")
-    sys.stdout.write(
-        f"\n{run.rounds} round(s), interleaved; median (least..most); ratios and latency against the same "
-    )
-    sys.stdout.write(f"round; direct's latency is absolute (=). {time.monotonic() - started:.0f} s.\n")
+        about = {**run.describe(began, time.monotonic() - started, arguments), "machine": here}
+        made = Record([about], run.who(), results)
     if cores.is_shared:
-        sys.stdout.write("Only one core: contestants share it with the load; latency means nothing.\n")
-    for line in results.noise():
-        sys.stdout.write(f"noisy: {line}\n")
-    for line in results.errors():
-        sys.stdout.write(f"WRONG: {line}\n")
-    if options.json:
-        _write_json(options.json, run, results, began, arguments)
-    return 1 if results.errors() or run.is_missing_somebody else 0
+        _say("Only one core: contestants share it with the load; latency means nothing.")
+    return made, 1 if run.is_wrong(results) else 0
+
+
+def _show(made: Record) -> None:
+    """The table, what follows from it, and why not to trust it too far."""
+    results = made.results
+    rounds = " + ".join(str(run["settings"]["rounds"]) for run in made.runs)
+    seconds = sum(run.get("seconds", 0) for run in made.runs)
+    parts = [
+        table(results),
+        f"{rounds} round(s), interleaved; median (least..most); ratios and latency against the same round; "
+        f"direct's latency is absolute (=); ? cannot be told from 1. {seconds:.0f} s.",
+        summary(made),
+        "\n".join(f"skipped: {name}, {why}" for name, why in made.skipped().items()),
+        "\n".join(f"not the same in all runs: {line}" for line in record.differing_versions(made)),
+        "\n".join(f"noisy: {line}" for line in results.noise()),
+        "\n".join(f"WRONG: {line}" for line in results.errors()),
+    ]
+    sys.stdout.write("\n\n".join(part for part in parts if part) + "\n")
+
+
+def main(arguments: list[str]) -> int:
+    """0: done; 1: something was answered wrong, or who had to be measured was not there, or two runs differ; 2: wrong
+    usage or system."""
+    chosen = options.parse(arguments)
+    try:
+        if chosen.compare:
+            one, other = (record.read(path) for path in chosen.compare)
+            sys.stdout.write(compare.text(one, other) + "\n")
+            return 0 if compare.agree(one, other) else 1
+        if chosen.records:
+            made, code = record.merge([record.read(path) for path in chosen.records]), 0
+        elif not sys.platform.startswith("linux"):
+            _say("bench reads CPU time and memory from Linux; it does not run here.")
+            return 2
+        else:
+            made, code = _measured(chosen, arguments)
+    except Unreadable as unreadable:
+        _say(str(unreadable))
+        return 2
+    _show(made)
+    if chosen.json:
+        record.write(chosen.json, made)
+    if chosen.report:
+        write_report(chosen.report, made)
+        _say(f"written: {chosen.report}")
+    return code
 
 
 if __name__ == "__main__":

@@ -71,6 +71,18 @@ def tree_rss_bytes(pid: int) -> int:
     return total
 
 
+def tree_wakes(pid: int) -> int:
+    """How often the threads of `pid` and its descendants went to sleep of their own will (and woke again)."""
+    total = 0
+    for each in tree(pid):
+        for status in Path(f"/proc/{each}/task").glob("*/status"):
+            try:
+                total += int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split("\n")[0])
+            except (OSError, ValueError):
+                continue
+    return total
+
+
 class Busy(NamedTuple):
     """Nanoseconds that all cores together worked, and that the hypervisor took away, since boot."""
 
@@ -101,9 +113,13 @@ def choose_cores() -> Cores:
 
 
 def raise_file_limit() -> None:
-    """Contestants inherit it: 1,000 streams need 2,000 descriptors in a proxy."""
+    """Contestants inherit it: 5,000 streams need 10,000 descriptors in a proxy."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def file_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -118,8 +134,9 @@ def describe_machine() -> dict[str, str | int]:
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "kernel": platform.release()}
 
 
-def versions() -> dict[str, str]:
-    """What could change the figures: interpreter, packages, nginx, the commit of this project."""
+def versions(is_compiled: bool = False) -> dict[str, str]:
+    """What could change the figures: interpreter, packages, nginx, the commit of this project and whether that is
+    compiled."""
     found = {"python": platform.python_version()}
     for name in ("uvloop", "httptools", "msgspec", "orjson"):
         try:
@@ -129,9 +146,12 @@ def versions() -> dict[str, str]:
     nginx = _first_line(["nginx", "-v"])
     if nginx:
         found["nginx"] = nginx.rpartition("/")[2]
+    haproxy = _first_line(["haproxy", "-v"]).split()
+    if haproxy[2:]:
+        found["haproxy"] = haproxy[2]
     commit = _first_line(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"])
     if commit:
-        found["llm-proxy"] = commit
+        found["llm-proxy"] = f"{commit}, {'compiled' if is_compiled else 'sources'}"
     return found
 
 

@@ -4,15 +4,19 @@ Lives here: the orders, their names, the answers as precomputed bytes, the reque
 May not live here: sockets, clocks, measuring.
 How it works: an order travels as the model name, since that is what every proxy and gateway passes on:
 `unary-<bytes>`, `paced-<events a second>-<events>`, `burst-<events>`, `idle`. Both ends compute the same body from it,
-so the load knows how many bytes make a complete answer.
-Doubted: a gateway that writes bodies anew gets other byte counts; it then needs a check by events, not by bytes.
+so the load knows how many bytes, or how much content, make a complete answer. `paced-<rate>-0` goes on until the
+upstream is told to finish.
+Doubted: nothing.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import NamedTuple
 
+PATH = "/v1/chat/completions"
+BODY_BYTES = 1024  # of a request, about
 EVENT_BYTES = 300  # what an openai-chat chunk has with its usual fields, obfuscation included
 STAMP_DIGITS = 19  # of a nanosecond clock: constant length, so that every event has the same size
 DONE = b"data: [DONE]\n\n"
@@ -42,10 +46,18 @@ class Order(NamedTuple):
 
     @property
     def body_bytes(self) -> int:
-        """Length of the complete answer body, without HTTP framing. An idle stream has none: it never ends."""
+        """Length of the complete answer body, without HTTP framing; the least where the order leaves its end open. An
+        idle stream has none: it never ends."""
         if self.shape == "unary":
             return self.size
-        return len(ROLE) + self.events * EVENT_BYTES + len(FINISH) + len(DONE)
+        return len(ROLE) + self.content * EVENT_BYTES + len(FINISH) + len(DONE)
+
+    @property
+    def content(self) -> int:
+        """How much content the answer has: characters, or events of a stream; one at least if its end is open."""
+        if self.shape == "unary":
+            return self.size - _UNARY_LEAST
+        return self.events or (1 if self.shape == "paced" else 0)
 
 
 def unary(size: int) -> Order:
@@ -121,18 +133,38 @@ def unary_body(size: int) -> bytes:
     return _UNARY_HEAD + b"x" * (size - _UNARY_LEAST) + _UNARY_TAIL
 
 
+_WISH = "Please say something of a certain length. "
+_BESIDE_WISHES = 440  # bytes of a body that are no wishes
+
+
+def keys(key: str, count: int) -> list[str]:
+    """`count` keys, of which the first is `key`: the same at both ends."""
+    return [key, *(f"{key}-{number}" for number in range(1, count))]
+
+
 def chunked(piece: bytes) -> bytes:
     """One HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-def request(order: Order, host: str, key: str) -> bytes:
-    """The request that every contestant gets: head as an SDK sends it, about 1 KB of body."""
+def request(
+    order: Order,
+    host: str,
+    key: str,
+    *,
+    path: str = PATH,
+    headers: Mapping[str, str] | None = None,
+    size: int = BODY_BYTES,
+) -> bytes:
+    """The request that every contestant gets: head as an SDK sends it, about `size` bytes of body.
+
+    `path` and further `headers` are for those who are asked in another way.
+    """
     call: dict[str, object] = {
         "model": order.name,
         "messages": [
             {"role": "system", "content": "You are a helpful assistant. " * 10},
-            {"role": "user", "content": "Please say something of a certain length. " * 13},
+            {"role": "user", "content": _WISH * max(1, (size - _BESIDE_WISHES) // len(_WISH))},
         ],
         "temperature": 0.7,
         "max_tokens": 1000,
@@ -140,9 +172,10 @@ def request(order: Order, host: str, key: str) -> bytes:
     if order.shape != "unary":
         call["stream"] = True
     body = json.dumps(call, separators=(",", ":")).encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\naccept: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {host}\r\naccept: application/json\r\n"
         f"accept-encoding: gzip, deflate\r\nuser-agent: bench/1\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer {key}\r\n{more}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -11,8 +11,9 @@ import pytest
 
 from bench import flood, machine
 from bench.contestants import CONTESTANTS, Arena
-from bench.report import Results, table
+from bench.results import Results
 from bench.scenarios import SCENARIOS, SIEGES, Bench, Measurement, Sizes
+from bench.table import table
 from tests.bench.test_machine import pytestmark  # noqa: F401 (pytest reads it: Linux only)
 
 KEY = "k" * 32
@@ -47,7 +48,7 @@ def test_who_checks_no_keys_has_no_figures(bench: Bench) -> None:
     splice = Bench(bench.running, bench.upstream, KEY, TINY)
     splice.running.contestant, whole = CONTESTANTS["splice"], splice.running.contestant
     try:
-        assert asyncio.run(SCENARIOS["wrong-keys"].measure(splice)) == ({}, [])
+        assert asyncio.run(SCENARIOS["wrong-keys"].measure(splice)) == ({}, [], "checks no keys")
     finally:
         splice.running.contestant = whole
 
