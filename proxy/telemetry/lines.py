@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from operator import attrgetter
 
 import orjson
 
@@ -36,6 +37,7 @@ _CUTS = {0: None, CUT_CHARS: CUT_ITEMS, _NARROW: 2}
 
 _RECEIPT_FIELDS = tuple(f.name for f in fields(Receipt))
 _USAGE_FIELDS = tuple(f.name for f in fields(Usage))
+_of_receipt, _of_usage = attrgetter(*_RECEIPT_FIELDS), attrgetter(*_USAGE_FIELDS)
 _UNKNOWN = (None, Source.NONE, ())
 _MORE_FIELDS = tuple(Attempt._field_defaults)
 _SAYS_NOTHING = tuple(Attempt._field_defaults.values())
@@ -64,7 +66,9 @@ def receipt_json(receipt: Receipt) -> bytes:
     attempt says nothing beyond its first fields, so only these are written.
     """
     try:
-        raw = orjson.dumps(receipt, default=_as_dict)
+        # As dicts: what orjson does with a dataclass that is compiled ends the process (scripts/compile.py).
+        plain = dict(zip(_RECEIPT_FIELDS, _of_receipt(receipt)))
+        raw = orjson.dumps(plain, default=_as_dict, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:  # orjson refuses lone surrogates with it
         return _rebuilt(receipt)
     line = b'%b,"ended":"%b"}\n' % (raw[:-1], receipt.letters.encode())
@@ -91,7 +95,9 @@ def _receipt_fields(receipt: Receipt, cut: int) -> dict[str, object]:
 
 
 def _as_dict(value: object) -> object:
-    """orjson's question about what it does not know: our NamedTuples."""
+    """orjson's question about what it does not know: usage, and our NamedTuples."""
+    if type(value) is Usage:
+        return dict(zip(_USAGE_FIELDS, _of_usage(value)))
     if type(value) is Attempt:
         return _attempt_fields(value)
     as_dict = getattr(value, "_asdict", None)
