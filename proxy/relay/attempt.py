@@ -174,6 +174,8 @@ class Attempt(Sending):
             watch = self.answer.watch
             if watch is None or not watch.has_error:
                 self.stake.first_event(now - self._began, now, self.answer.is_stream)
+            if self.answer.is_stream and self.upstream is not None:
+                self.upstream.parser.forget_fields()
 
     def try_again(self, failure: Failure, verdict: Verdict) -> bool:
         """It has failed. True: another attempt takes its place."""

@@ -159,6 +159,16 @@ class ResponseParser:
         """Whether any byte of an answer has arrived, be it a 1xx."""
         return self._seen > 0 or bool(self._buffer)
 
+    def forget_fields(self) -> None:
+        """Nobody will ask for the fields of the head any more: 2 KiB of a stream that may stay for an hour."""
+        head = self.head
+        if head is not None:
+            self.head = _new(
+                ResponseHead,
+                (head.status, head.reason, head.version, [], {}, head.framing, head.length, head.keep_alive),
+            )
+            self._fields = []
+
     # -- bodies -------------------------------------------------------------------------------------------------------
 
     def _feed_chunks(self, data: bytes) -> None:

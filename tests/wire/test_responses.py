@@ -288,3 +288,15 @@ def test_the_least_head_is_enough() -> None:
     head = read_answer([b"HTTP/1.1 200\r\n\r\n"]).head
     assert head is not None and head.get(b"a") is None and head.framing is Framing.UNTIL_CLOSE
     assert read_answer([answer(TE, body=ABC)]).head is not None
+
+
+def test_fields_can_be_forgotten_in_mid_body() -> None:
+    parser = ResponseParser(1024)
+    parser.expect(b"POST")
+    parser.feed(b"HTTP/1.1 200 OK\r\nx-request-id: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+    before = parser.head
+    assert before is not None and before.fields
+    parser.forget_fields()
+    assert parser.head == before._replace(fields=[], values={})
+    parser.feed(b"1\r\nb\r\n0\r\nx-trailer: 2\r\n\r\n")
+    assert parser.pieces == [b"a", b"b"] and parser.is_complete and parser.is_clean
