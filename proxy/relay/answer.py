@@ -113,7 +113,6 @@ class Answer:
         self._request_id = exchange.id
         self._mask = mask
         self._masked: MaskedBody | None = None  # the body is searched for our credential
-        self._sealed: SealedError | None = None  # the same, of one that comes compressed
         self._is_blind = False  # the last event was too large to be looked at
         self._skipped = 0
         self._unread: list[bytes] | None = None  # events for `metering`
@@ -125,8 +124,9 @@ class Answer:
         if is_encoded and metering is not None and coding is not None:
             metering.decode(coding, self._framing if is_stream else None)
         has_body = head.framing is not _NO_BODY
+        sealed: SealedError | None = None
         if self._mask is not None and head.status >= 400 and has_body:
-            self._search(self._mask, head, coding if is_encoded else None)
+            sealed = self._search(self._mask, head, coding if is_encoded else None)
         is_encoded = is_encoded and is_stream
         self.remark = "the stream came compressed, its end could not be read" if is_encoded else ""
         # A streamed answer may have to carry an error event, so it never goes out under a length.
@@ -136,8 +136,9 @@ class Answer:
         self.is_chunked = speaks_chunks and has_body and not has_length
         self.closes = closes or (has_body and not has_length and not speaks_chunks)
         self._prefix = _client_head(request, head, self.is_chunked, has_length, self.closes, lines, self._mask)
-        if self._sealed is not None:
-            self._sealed.head_of = partial(_retold, request, self.closes, lines, mask)
+        if sealed is not None and mask is not None:
+            sealed.head_of = partial(_retold, request, self.closes, lines, mask)
+        self._sealed = sealed  # as `_masked`, of one that comes compressed
 
     def feed(self, pieces: list[bytes], is_last: bool) -> bool:
         """Send on what one read brought; `is_last`: the message has ended properly. True if that was progress."""
@@ -248,14 +249,14 @@ class Answer:
 
     # -- our credential in an error -----------------------------------------------------------------------------------
 
-    def _search(self, mask: Mask, head: ResponseHead, coding: bytes | None) -> None:
+    def _search(self, mask: Mask, head: ResponseHead, coding: bytes | None) -> SealedError | None:
         """The answer is no success: it may quote what it refuses."""
         if coding is None:
             self._masked = MaskedBody(mask)
-            return
+            return None
         failure = Failure(Side.UPSTREAM, Phase.DONE, Kind.ERROR_STATUS, _UNREADABLE)
         instead = self._dialect.error_body(failure, head.status, self._request_id)
-        self._sealed = SealedError(mask, head, coding, instead)
+        return SealedError(mask, head, coding, instead)
 
     # -- events -------------------------------------------------------------------------------------------------------
 

@@ -191,8 +191,12 @@ class Attempts:
         if self.cut is not None:
             attempt.before, attempt.held = self._exchange.answer, Silence(self.cut)
         attempt.begin(now)
-        if self._hedges and self.current is attempt and self.rival is None and self._is_open:
+        if self._hedges and self._runs_alone(attempt) and self._is_open:
             self._plan_rival(target)
+
+    def _runs_alone(self, attempt: Attempt) -> bool:
+        # Apart: what calls a method cannot know what its attributes are afterwards, and the compiler thinks it can.
+        return self.current is attempt and self.rival is None
 
     def _stake(self, target: Target, now: float, free: Stake | None = None) -> Stake | Refusal | Failure:
         """What an attempt at `target` needs of limits and credentials. `free`: of one that failed and cost nothing."""
@@ -345,9 +349,10 @@ class Attempts:
         rival = self.rival
         if rival is None:
             return False
-        self.current, self.rival = rival if attempt is self.current else self.current, None
+        left = rival if attempt is self.current else self.current
+        self.current, self.rival = left, None
         attempt.give_up(failure)
-        self._exchange.entered(self.current or rival)
+        self._exchange.entered(left or rival)
         return True
 
     def won(self, attempt: Attempt) -> None:

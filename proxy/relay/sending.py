@@ -161,11 +161,11 @@ class Sending:
             exchange.body.forward(self.upstream, pieces, exchange.head.framing)
 
     def body_ended(self) -> None:
-        exchange = self.exchange
-        if self.upstream is not None and exchange.head is not None:
+        exchange, upstream = self.exchange, self.upstream
+        if upstream is not None and exchange.head is not None:
             now = self._relay.clock()
-            exchange.body.end(self.upstream, exchange.head.framing)
-            self._sent(self.upstream, now)
+            exchange.body.end(upstream, exchange.head.framing)
+            self._sent(upstream, now)
 
     def _sent(self, upstream: UpstreamConnection, now: float) -> None:
         """All of the request is written; it may still wait in our buffer."""

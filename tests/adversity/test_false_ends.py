@@ -95,6 +95,7 @@ def test_a_cut_stream_over_tls(version: bytes, files: Files) -> None:
     run(main())
 
 
+@pytest.mark.sources
 def test_a_slow_tls_client_gets_the_whole_of_an_answer_that_closes(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_slow_tls_client_gets_the_whole_of_an_answer_that_closes(
     run(main())
 
 
+@pytest.mark.sources
 def test_an_idle_tls_client_does_not_hold_up_the_end(files: Files) -> None:
     """It waits for its next request and answers no goodbye."""
 

@@ -67,6 +67,7 @@ def test_a_long_batch_breathes_between_its_groups(path: Path) -> None:
     killed(book)
 
 
+@pytest.mark.sources
 def test_one_odd_row_does_not_hold_up_the_others(path: Path) -> None:
     book = a_book(path)
     odd = entries(2, tags="\ud800") + entries(3, bytes_in=2**70) + entries(4, path=object())

@@ -241,6 +241,7 @@ ODD = [
 
 
 @pytest.mark.parametrize(("field", "value", "expected"), ODD)
+@pytest.mark.sources
 def test_odd_values_are_made_to_fit(connection: sqlite3.Connection, field: str, value: Any, expected: Any) -> None:
     failed = Attempt("openai", "\udfff", 0.0, 2.0**70, False, 2**64, None)
     entry = rows.storable(rows.entry_of(a_receipt(attempts=[failed], **{field: value}), RUN))
@@ -256,6 +257,7 @@ def test_what_fits_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("tags", "\ud800"), ("bytes_in", 2**63), ("path", object)])
+@pytest.mark.sources
 def test_what_does_not_fit_is_refused_with_an_error_that_book_knows(
     connection: sqlite3.Connection, field: str, value: Any
 ) -> None:

@@ -387,6 +387,7 @@ def test_hostile_values_become_rows(path: Path) -> None:
     assert ledger.close(0)
 
 
+@pytest.mark.sources
 def test_a_receipt_that_is_broken_costs_itself(path: Path) -> None:
     heard = Heard()
     ledger = a_ledger(path, heard)
@@ -402,6 +403,7 @@ def test_a_receipt_that_is_broken_costs_itself(path: Path) -> None:
     assert the_run(path)["lost"] == 1
 
 
+@pytest.mark.sources
 def test_a_broken_receipt_that_finds_the_queue_full_reaches_nobody(path: Path) -> None:
     ledger = a_ledger(path, queue=0)
     observe(ledger, 1, ended_by=None)

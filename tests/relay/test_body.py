@@ -5,9 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from proxy.relay.body import RequestBody
 from proxy.relay.options import ByteLimits
 from proxy.wire.head import Framing
+
+pytestmark = pytest.mark.sources  # its relay and its link are no real ones
 
 
 class FakeLink:

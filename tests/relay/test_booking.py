@@ -254,6 +254,7 @@ def broken(*_: Any) -> Any:
     raise ValueError("ours")
 
 
+@pytest.mark.sources
 def test_a_fault_in_one_figure_costs_neither_the_receipt_nor_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = {"all": "1Mtokens/total concurrent=5"}
     with stage_of(prices=PRICES, rules=rules) as stage:
@@ -275,6 +276,7 @@ def test_a_fault_in_one_figure_costs_neither_the_receipt_nor_the_others(monkeypa
         assert len(limiter.open) == 0
 
 
+@pytest.mark.sources
 def test_a_fault_in_a_price_leaves_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     with stage_of(prices=PRICES) as stage:
         asks(stage)

@@ -423,6 +423,7 @@ def break_down(*_: Any, **__: Any) -> None:
         (Attempts, "_prepare"),
     ],
 )
+@pytest.mark.sources
 def test_a_fault_in_a_request_is_a_500(of: type, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Stage() as stage:
         client = stage.client()
@@ -442,6 +443,7 @@ def test_a_fault_in_a_request_is_a_500(of: type, where: str, monkeypatch: pytest
             assert client.is_gone or client.is_lingering, "who knows what state it left behind"
 
 
+@pytest.mark.sources
 def test_a_fault_in_a_pipelined_request_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with Stage() as stage:
         client = stage.client()
@@ -458,6 +460,7 @@ def test_a_fault_in_a_pipelined_request_is_its_own(monkeypatch: pytest.MonkeyPat
         assert stage.pooled == 1
 
 
+@pytest.mark.sources
 def test_a_fault_after_draining_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Stage() as stage:
         client = stage.client()

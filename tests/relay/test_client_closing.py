@@ -171,6 +171,7 @@ def test_a_goodbye_is_waited_for_a_second() -> None:
         assert client.transport.socket.linger is None
 
 
+@pytest.mark.sources
 def test_tls_may_hide_what_is_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvloop does not count what waits beneath its TLS; the kernel's queue tells that something does."""
     queued = [70_000]
@@ -211,6 +212,7 @@ def test_whose_last_event_was_not_sent_has_left(leave: str, has_unsent: bool) ->
 
 
 @pytest.mark.parametrize(("queued", "kind"), [(0, "complete"), (5, "complete"), (5000, "client_left")])
+@pytest.mark.sources
 def test_a_reset_leaves_only_the_kernels_word(queued: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes may be on their way: those behind the last event, at which SDKs leave."""
     monkeypatch.setattr(module, "queued_in_kernel", lambda fd: queued)

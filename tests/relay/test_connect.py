@@ -62,6 +62,7 @@ PROXIED = Origin("https", "api.test", 443, ("proxy.test", 3128), Secret("Basic d
 # -- names and addresses ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sources
 def test_a_link_to_the_first_address() -> None:
     with FakeLoop() as loop:
         loop.addresses["api.test"] = ["10.0.0.1", "10.0.0.2"]
@@ -76,6 +77,7 @@ def test_a_link_to_the_first_address() -> None:
         assert loop.timers == []
 
 
+@pytest.mark.sources
 def test_addresses_are_tried_in_turn() -> None:
     with FakeLoop() as loop:
         loop.addresses["api.test"] = ["10.0.0.1", "fd00::2", "10.0.0.1", "10.0.0.3"]
@@ -87,6 +89,7 @@ def test_addresses_are_tried_in_turn() -> None:
         assert [dialed.options["family"] for dialed in loop.dialed] == [2, 10, 2]
 
 
+@pytest.mark.sources
 def test_a_silent_address_costs_its_share() -> None:
     with FakeLoop() as loop:
         loop.addresses["api.test"] = ["10.0.0.1", "10.0.0.2"]
@@ -147,6 +150,7 @@ def test_a_name_server_that_is_silent() -> None:
         )
 
 
+@pytest.mark.sources
 def test_https_asks_for_the_name_it_dials() -> None:
     with FakeLoop() as loop:
         loop.addresses["api.test"] = ["10.0.0.1"]
@@ -175,6 +179,7 @@ def tunnel(loop: FakeLoop, answer: bytes, origin: Origin = PROXIED) -> tuple[asy
     return task, transport
 
 
+@pytest.mark.sources
 def test_https_goes_through_a_tunnel() -> None:
     with FakeLoop() as loop:
         inner = FakeTransport(loop, sslcontext=object())
@@ -243,6 +248,7 @@ def test_a_proxy_that_is_silent() -> None:
         assert outer.aborted
 
 
+@pytest.mark.sources
 def test_a_handshake_in_the_tunnel_that_fails() -> None:
     with FakeLoop() as loop:
         loop.upgrades.append(ssl.SSLError("bad"))
@@ -253,6 +259,7 @@ def test_a_handshake_in_the_tunnel_that_fails() -> None:
         assert outer.aborted
 
 
+@pytest.mark.sources
 def test_plain_http_needs_no_tunnel() -> None:
     with FakeLoop() as loop:
         loop.addresses["proxy.test"] = ["10.0.0.9"]
@@ -331,15 +338,18 @@ def trusting(authority: trustme.CA, folder: Path) -> UpstreamTls:
     return UpstreamTls(ca_file=str(file))
 
 
+@pytest.mark.sources
 def test_real_http() -> None:
     assert loops.run(served(answer, None, "http", UpstreamTls())) == b"hi"
 
 
+@pytest.mark.sources
 def test_real_tls(authority: trustme.CA, tmp_path: Path) -> None:
     tls = trusting(authority, tmp_path)
     assert loops.run(served(answer, server_context(authority), "https", tls)) == b"hi"
 
 
+@pytest.mark.sources
 def test_real_tls_by_an_unknown_authority(authority: trustme.CA, tmp_path: Path) -> None:
     tls = trusting(trustme.CA(), tmp_path)
     failure = loops.run(served(answer, server_context(authority), "https", tls))
@@ -347,12 +357,14 @@ def test_real_tls_by_an_unknown_authority(authority: trustme.CA, tmp_path: Path)
     assert failure.detail.startswith("the provider's certificate is not trusted: ")
 
 
+@pytest.mark.sources
 def test_real_tls_for_another_name(authority: trustme.CA, tmp_path: Path) -> None:
     tls = trusting(authority, tmp_path)
     failure = loops.run(served(answer, server_context(authority, "other.test"), "https", tls))
     assert failure.detail.startswith("the provider's certificate is not trusted: Hostname mismatch")
 
 
+@pytest.mark.sources
 def test_tls_to_a_plain_port(authority: trustme.CA, tmp_path: Path) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -374,6 +386,7 @@ def test_a_real_port_where_nobody_listens() -> None:
     assert loops.run(refused()).detail == "the provider refused the connection"
 
 
+@pytest.mark.sources
 def test_real_tls_in_a_tunnel(authority: trustme.CA, tmp_path: Path) -> None:
     context = server_context(authority)
 

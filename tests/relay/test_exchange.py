@@ -173,6 +173,7 @@ def break_down(*_: object) -> None:
     raise ZeroDivisionError("our fault")
 
 
+@pytest.mark.sources
 def test_a_fault_in_an_answer_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
     with Stage() as stage:
         client = stage.client()
@@ -189,6 +190,7 @@ def test_a_fault_in_an_answer_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("leave", ["says", "half_closes"])
+@pytest.mark.sources
 def test_a_fault_in_the_middle_of_a_stream_is_a_break(leave: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Stage() as stage:
         client = stage.client()

@@ -276,6 +276,7 @@ class BrokenPrices(Prices):
         raise ArithmeticError
 
 
+@pytest.mark.sources
 def test_a_fault_in_a_price_costs_neither_receipt_nor_connection() -> None:
     with Stage(counter=FakeCounter(), prices=BrokenPrices("t", ())) as stage:
         client = stage.client()
@@ -288,6 +289,7 @@ def test_a_fault_in_a_price_costs_neither_receipt_nor_connection() -> None:
         assert not client.is_gone
 
 
+@pytest.mark.sources
 def test_a_fault_in_a_meter_costs_neither_receipt_nor_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(metering.Metering, "_fill_input")
     with Stage() as stage:

@@ -255,6 +255,7 @@ def test_a_link_that_dies_before_anybody_has_it() -> None:
         assert stage.relay.pool.open == 0
 
 
+@pytest.mark.sources
 def test_a_fault_at_the_hand_over_is_the_waiting_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     from proxy.relay.upstream import UpstreamConnection
 

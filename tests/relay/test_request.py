@@ -288,6 +288,7 @@ def left(passage: Passage, model: str = "m") -> list[list[str]] | str:
         ({"models": ("m",), "providers": frozenset({"c"})}, [["c"]]),
     ],
 )
+@pytest.mark.sources
 def test_of_an_alias_those_targets_stay_that_the_key_may_use(
     fields: dict[str, object], groups: list[list[str]]
 ) -> None:
@@ -319,12 +320,14 @@ def test_a_target_that_a_key_may_not_use_is_not_fallen_back_to() -> None:
         assert [each.provider for each in stage.receipt().attempts] == ["a", "a"]
 
 
+@pytest.mark.sources
 def test_in_passthrough_mode_an_alias_is_its_first_provider_in_any_group() -> None:
     with stage_of("m = a/one, b/two | a/three", mode=AuthMode.PASSTHROUGH) as stage:
         assert left(passage_of(stage)) == [["a"], ["a"]]
         stage.clients[0].resets()
 
 
+@pytest.mark.sources
 def test_a_plan_stands_until_the_model_or_what_is_allowed_changes() -> None:
     with stage_of(THREE, mode=AuthMode.KEYS, keys={"ci": "k" * 16}) as stage:
         passage = passage_of(stage, models=("m", "gpt-5", "one"))
@@ -344,6 +347,7 @@ def test_a_plan_stands_until_the_model_or_what_is_allowed_changes() -> None:
         stage.clients[0].resets()
 
 
+@pytest.mark.sources
 def test_an_alias_bears_the_limits_of_its_own_name() -> None:
     rules = {"model m": "rpm=5", "model one": "rpm=5", "provider a": "rpm=5", "all": "rpm=5"}
     with stage_of(THREE, rules=rules) as stage:
@@ -400,6 +404,7 @@ def test_two_models_of_one_provider_have_lines_of_their_own_where_the_path_names
         assert [each.model for each in stage.receipt().attempts] == ["one", "two"]
 
 
+@pytest.mark.sources
 def test_lines_are_made_once_for_a_target_and_a_credential(monkeypatch: pytest.MonkeyPatch, no_chance: None) -> None:
     made: list[str] = []
     plain = request_module.upstream_lines
@@ -453,6 +458,7 @@ def test_what_a_client_is_sticky_by_goes_to_one_target_and_no_further() -> None:
         assert len(stage.receipts) == 5
 
 
+@pytest.mark.sources
 def test_a_credential_that_is_given_is_the_one_that_is_sent() -> None:
     two = provider("a", credential=Secret("sk-first"), further=(Secret("sk-second"),))
     with Stage(providers=(two,)) as stage:

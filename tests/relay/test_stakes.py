@@ -292,6 +292,7 @@ def test_a_target_without_a_model_bears_its_providers_name() -> None:
 # -- holds ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sources
 def test_holds_are_handed_out_once() -> None:
     made = stake()
     assert made.holds() == []

@@ -363,6 +363,7 @@ def test_a_provider_is_not_asked_to_leave_out_what_it_used(query: bytes, fields:
 # -- who waits ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sources
 def test_a_waiting_exchange_that_fails_when_its_turn_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with staged({"key ci": "concurrent=1"}, seconds={Limit.QUEUE: 7.0}) as stage:
         first, second = stage.client(), stage.client()

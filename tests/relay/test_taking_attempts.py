@@ -315,6 +315,7 @@ def gives_all_back(stage: Stage, client: Peer) -> None:
 
 
 @pytest.mark.parametrize("where", WHERE)
+@pytest.mark.sources
 def test_a_fault_when_a_retry_is_due_gives_all_back(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     with stage_of("m = a/one", rules=FAULTS) as stage:
         client = asks(stage)
@@ -326,6 +327,7 @@ def test_a_fault_when_a_retry_is_due_gives_all_back(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("where", WHERE)
+@pytest.mark.sources
 def test_a_fault_when_a_rival_is_due_ends_both(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     with hedged(rules=FAULTS) as stage:
         client = asks(stage, stream=True)

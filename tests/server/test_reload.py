@@ -395,6 +395,7 @@ def test_a_share_that_was_changed_is_counted_anew_and_one_that_stays_counts_on()
     with_relay(now, look)
 
 
+@pytest.mark.sources
 def test_whoever_waits_for_a_limit_is_looked_at_at_once() -> None:
     class Waiting:
         woken = 0

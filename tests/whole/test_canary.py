@@ -226,6 +226,7 @@ def printed_from(env: dict[str, str]) -> bytes:
     return said
 
 
+@pytest.mark.sources
 def test_a_fault_in_an_answer_shows_no_secret(start: Callable[..., Sidecar], provide: Any, tmp_path: Path) -> None:
     """The exception's text is the head of an answer that repeats the credential."""
     canaries = Canaries()
