@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import sidecar
+
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Units of the shorter run: enough that what happens once in many units (a collection, a batch of rows) is in it.
@@ -119,6 +121,8 @@ def _copy(checkout: Path, folder: Path) -> None:
     (folder / "bench").mkdir()
     for module in (_CHECKOUT / "bench").glob("*.py"):
         shutil.copy2(module, folder / "bench")
+    for library in checkout.glob("*.so"):  # beside the package, where it is compiled
+        shutil.copy2(library, folder)
     command = [sys.executable, "-m", "compileall", "-q", "proxy", "bench"]
     subprocess.run(command, cwd=folder, capture_output=True, check=False)
 
@@ -156,12 +160,17 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench.instructions", description="Instructions of the straight path.")
     parser.add_argument("kind", choices=list(UNITS))
     parser.add_argument("--before", type=Path, metavar="DIR", help="another checkout, to compare with")
+    parser.add_argument("--compiled", action="store_true", help="what scripts/compile made, not the sources")
     parser.add_argument("--lines", type=int, default=0, help="so many functions, the most expensive first")
     parser.add_argument("--units", type=int, help="of the shorter run")
     options = parser.parse_args(arguments)
     units = options.units or UNITS[options.kind]
+    checkout = sidecar.compiled() if options.compiled else _CHECKOUT
+    if checkout is None:
+        sys.stderr.write("nothing is compiled, or the sources are newer: scripts/compile\n")
+        return 2
     try:
-        now = measure(options.kind, _CHECKOUT, units)
+        now = measure(options.kind, checkout, units)
     except CannotRun as reason:
         sys.stderr.write(f"{reason}\n")
         return 2
