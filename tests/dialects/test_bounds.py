@@ -216,3 +216,28 @@ def test_a_look_takes_a_time_that_grows_with_the_body(text: bytes, size: int) ->
 def test_what_is_large_is_not_bounded_and_all_else_is_seen() -> None:
     body = b'{"messages":["' + b"x" * 300_000 + b'"],"n":7,"background":true,"tools":[{"type":"function"}]}'
     assert look(body) == Look(False, 7, True, True)
+
+
+PLAIN = '"model":"m","temperature":0.5,"max_tokens":9,"stop":["a"],"messages":[{"role":"user","content":"image"}]'
+IMAGE = '"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]'
+
+
+def test_a_chat_of_plain_text_is_no_more_than_that_whatever_words_are_in_it() -> None:
+    assert look(f"{{{PLAIN}}}".encode()) == Look(True, 1, False)
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize(
+    ("more", "seen"),
+    [
+        (IMAGE, Look(False, 1, False)),
+        ('"n":3', Look(False, 3, False)),  # the word in the text is looked at, too
+        ('"N":3', Look(False, 3, False)),
+        (r'"\u006e":3', Look(False, 3, False)),
+        ('"tools":[{"type":"web_search"}]', Look(False, 1, True)),
+        ('"file_id":"f"', Look(False, 1, False)),
+    ],
+)
+def test_one_member_more_and_all_is_looked_at(where: str, more: str, seen: Look) -> None:
+    body = f"{{{more},{PLAIN}}}" if where == "before" else f"{{{PLAIN},{more}}}"
+    assert look(body.encode()) == seen
