@@ -410,6 +410,7 @@ class Remembering(MemoryStore):
         self.held.remove(name)
 
 
+@pytest.mark.sources
 def test_a_hold_that_is_not_kept_takes_no_place_and_counts_all_the_same() -> None:
     store = Remembering()
     limiter_ = Limiter(store, window_end)
