@@ -159,6 +159,7 @@ def make_key(canaries: Canaries, port: int) -> str:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("log", "is_locked"), [("json", False), ("text", True)])
+@pytest.mark.sources
 def test_what_comes_back_shows_no_secret(
     start: Callable[..., Sidecar], provide: Any, tmp_path: Path, log: str, is_locked: bool
 ) -> None:
