@@ -37,9 +37,8 @@ _ELSEWHERE: Final = frozenset(
     search_parameters video video_url web_search_options
     """.split()
 )
-_COUNTS: Final = frozenset(
-    ("n", "best_of", "n_cmpl", "candidate_count", "candidatecount")
-)  # of answers; n_cmpl: llama.cpp
+# Of answers; n_cmpl: llama.cpp.
+_COUNTS: Final = frozenset(("n", "best_of", "n_cmpl", "candidate_count", "candidatecount"))
 _WRAPPERS: Final = frozenset(("generationconfig", "generation_config", "extra_body"))  # have such members inside
 _TOOLS: Final = frozenset(("tools", "functions"))
 _PROMPTS: Final = frozenset(("prompt", "prompt_embeds"))

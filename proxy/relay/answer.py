@@ -41,13 +41,8 @@ _NOT_CUT: Final = EventFraming.NONE
 VIA: Final = b"via: 1.1 llm-proxy\r\n"
 _ERROR_WITHIN: Final = 64  # bytes at the start of a document, where all vendors' errors say that they are one
 _UNREADABLE: Final = "the provider's error came in a coding that this proxy cannot read, so it is not sent on"
-_REQUEST_IDS: Final = (
-    b"x-request-id",
-    b"request-id",
-    b"x-generation-id",
-    b"apim-request-id",
-    b"x-ds-trace-id",
-)  # WIRE 5
+# WIRE 5
+_REQUEST_IDS: Final = (b"x-request-id", b"request-id", b"x-generation-id", b"apim-request-id", b"x-ds-trace-id")
 
 
 class Answer:

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from proxy.relay.relay import Relay
 
 
-_LEAST_CHANCE: Final = (
-    0.43  # of the longest pause: 0.43, 0.86 and 1.72 seconds are 3.01, if the first one is 0 (a resume)
-)
+# Of the longest pause: 0.43, 0.86 and 1.72 seconds are 3.01, if the first one is 0 (a resume).
+_LEAST_CHANCE: Final = 0.43
 
 
 class Next(NamedTuple):
