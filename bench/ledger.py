@@ -73,8 +73,9 @@ async def measure(observe: Callable[[Receipt], None], run: str, rate: int, secon
 class _Napless(Ledger):
     __slots__ = ()
 
-    def _nap(self) -> None:
-        pass
+    def start(self) -> None:
+        super().start()
+        self._naps.is_on = False
 
 
 def _with(kind: type[Ledger] | None, folder: Path, number: int, rate: int, seconds: float) -> Figures:

@@ -10,6 +10,7 @@
   losses       receipts that are gone: counted where a kill cannot reach, and told
   retention    old rows out, in small steps
   book         Book: all files of a ledger, open for writing; nothing is written twice, and what is missing is counted
+  naps         Naps: when that thread lets the event loop go first
   writer       Ledger: the sink; a bounded queue and the one thread that writes
   reader       LedgerReader: questions, through connections that cannot write, with a time limit
   spent        what to ask where sums are by provider or model, and an exchange was at several

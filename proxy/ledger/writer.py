@@ -23,14 +23,8 @@ from queue import Empty, SimpleQueue
 from proxy.ledger import rows, run, schema
 from proxy.ledger.book import BATCH, Book
 from proxy.ledger.losses import Losses
+from proxy.ledger.naps import Naps
 from proxy.outcome import Receipt
-
-# Seconds this thread sleeps after every rows.GROUP of rows. That SQLite works without the interpreter is not enough: on
-# a machine with other work it is taken back before the loop has woken up, until the loop's 5 ms of waiting are over
-# (sys.getswitchinterval). A thread that sleeps leaves the loop the interpreter and the core. Longest stall of a loop
-# that is always busy, at 2,000 rows/s, two quiet cores, median of 7 runs of 2 s: without naps 1.3 ms, with them 0.5 ms
-# (python -m bench.ledger). 14,000 rows/s remain.
-_NAP = 0.0005
 
 _RETRY = 0.1  # seconds until the next try to write what was refused; with the wait for a lock it makes 0.2
 _TELL = 60.0  # seconds between two notes about pruning
@@ -86,6 +80,7 @@ class Ledger:
         "_held",
         "_is_complete",
         "_look_at",
+        "_naps",
         "_pruned",
         "_state",
         "_tell_at",
@@ -113,6 +108,7 @@ class Ledger:
         self._held: list[rows.Entry] = []  # taken out of the queue, neither written nor spilled yet
         self._state = _State.TABLES
         self._look_at = 0.0  # time.monotonic() of the next look whether something is to be pruned
+        self._naps = Naps()
         self._pruned = 0  # rows, since the operator was told
         self._tell_at = 0.0  # time.monotonic() of the next note about that
 
@@ -159,7 +155,8 @@ class Ledger:
     def start(self) -> None:
         """Start the thread. What was observed before is written, too."""
         assert self._book is not None, "the ledger is not open"
-        self._book.breathe = self._nap
+        self._book.breathe = self._naps.take
+        self._naps.is_on = True
         self._thread = threading.Thread(target=self._take_turns, args=(self._book,), name="ledger", daemon=True)
         self._thread.start()
 
@@ -208,6 +205,7 @@ class Ledger:
 
     def _turn(self, book: Book) -> bool:
         try:
+            self._naps.begin(len(self._queue) // rows.GROUP)
             self._reach(book)
             self._empty_queue(book)
             if book.spill.waiting:
@@ -281,18 +279,13 @@ class Ledger:
         """Move the next receipts from the queue to `entries`."""
         while self._queue and len(entries) < most:
             if entries and len(entries) % rows.GROUP == 0:
-                self._nap()
+                self._naps.take()
             try:
                 entries.append(rows.entry_of(self._queue.popleft(), self._run))
             except IndexError:
                 return  # `close` does not wait any longer, and took the rest
             except Exception as error:  # a fault of ours, and of one row only
                 self._losses.add(1, f"no row could be made of one: {type(error).__name__}: {error}")
-
-    def _nap(self) -> None:
-        """Let the loop go first."""
-        if self._thread is not None and not self._closing:
-            time.sleep(_NAP)
 
     def _prune(self, book: Book) -> bool:
         """Prune a little, if it is time. True: there is more."""
@@ -334,6 +327,7 @@ class Ledger:
         receipt has its row, or is spilled for the next start; False: the operator was told how many are lost, and why.
         """
         self._closing = True
+        self._naps.is_on = False
         book = self._book
         if book is None:
             return self._is_complete
