@@ -19,7 +19,10 @@ import sysconfig
 from pathlib import Path
 
 # Rooms, or single modules, through which every request and every event passes.
-COMPILED = ("outcome", "wire", "dialects", "policy", "relay", "catalog/price_table", "catalog/prices", "ledger/rows")
+COMPILED = (
+    *("outcome", "wire", "dialects", "policy", "relay"),
+    *("catalog/price_table", "catalog/prices", "ledger/rows", "telemetry/lines"),
+)
 # Of these, what cannot be compiled, or would lose by it.
 LEFT = {
     "dialects/shapes": "msgspec and C make these classes",
