@@ -41,6 +41,7 @@ class Watch(Protocol):
     is_terminal: bool  # the very last event of the dialect has passed ([DONE], message_stop, done:true ...)
     has_error: bool  # the provider's own error event has passed
     has_report: bool  # an event that reports usage and nothing else has passed; only in the OpenAI chat dialects
+    is_text: bool  # the block that was fed last holds text, and no member says more than in the event before
     events: int  # data events so far, comments and pings apart
 
     def feed(self, block: bytes) -> bool:
@@ -69,8 +70,9 @@ class Meter(Protocol):
         `take` is called; only the caller bounds them. A whole answer's are the answer below 64 KiB, else none."""
         ...
 
-    def feed(self, data: bytes) -> None:
-        """Of a stream: one or more whole events. Of a whole answer: any piece of its body."""
+    def feed(self, data: bytes, is_text: bool = False) -> None:
+        """Of a stream: one or more whole events. Of a whole answer: any piece of its body. `is_text`: it need not be
+        searched for a report, as the watch has seen."""
         ...
 
     def usage(self) -> Usage:

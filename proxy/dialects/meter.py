@@ -90,13 +90,13 @@ class EventMeter:
         self._recent = b""  # a block that reports later than `_usage` does
         self._usage: Usage | None = None
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, is_text: bool = False) -> None:
         # By the relay it gets 8 KiB at once: 0.10 us for each delta of openai-chat
         # (python -m timeit -s "from tests.dialects.cost import DELTA, meter" "m = meter('openai-chat')" "for _ in
         # range(4): m.feed(DELTA * 25)"). One by one: openai-chat 0.30 us, half of it in rfind, anthropic-messages 0.33,
         # openai-responses 0.40, ollama 0.22; a running report: gemini 0.8, openai-chat 0.55 (python -m timeit -s "from
         # tests.dialects.cost import DELTA, feed_hundred, meter; m = meter('openai-chat')" "feed_hundred(m, DELTA)")
-        if data.rfind(self.needle) >= 0:
+        if not is_text and data.rfind(self.needle) >= 0:
             self._look(data)
         if not self.is_reported:
             self._blocks.append(data)
@@ -190,7 +190,7 @@ class AnswerMeter:
         self._head: bytes | None = None  # its beginning, once it is too long to be kept
         self._reading: Reading | None = None  # what has been read out of it so far
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, is_text: bool = False) -> None:
         body = self._body  # a piece of 16 KiB: 1.1 us
         if self._head is None and len(body) + len(data) >= WHOLE:
             self._head = bytes(body[:HEAD] + data[:HEAD])[:HEAD]

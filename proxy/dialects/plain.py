@@ -19,12 +19,13 @@ from proxy.wire.sse import EventFraming
 class PlainWatch:
     """Nothing is known about the stream, so its framing alone tells whether it is complete."""
 
-    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal")
+    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal", "is_text")
 
     def __init__(self) -> None:
         self.is_complete = True
         self.is_terminal = False
         self.has_report = False
+        self.is_text = False
         self.has_error = False
         self.events = 0
 
@@ -40,7 +41,7 @@ class PlainMeter:
     is_reported = True
     kept = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, is_text: bool = False) -> None:
         pass
 
     def usage(self) -> Usage:

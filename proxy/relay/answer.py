@@ -147,6 +147,8 @@ class Answer:
             progress = watch.feed(block) if block else False
             if self._unread is not None and block:
                 self._unread.append(block)
+                if watch.is_text and self.metering is not None:
+                    self.metering.texts += 1
                 if watch.has_report and self._hides_usage:
                     data = without_usage_event(data)
             if self.said is not None:

@@ -85,9 +85,11 @@ class TextCounter(Protocol):
 
 
 class Metering:
-    """`unread` is filled by Answer on its straight path, which calls `read_events` after about FIRST_BYTES each."""
+    """`unread` is filled by Answer on its straight path, which counts in `texts` what is nothing but text, and calls
+    `read_events` after about FIRST_BYTES each."""
 
     __slots__ = (
+        "texts",
         "unread",
         "_cutter",
         "_dialect",
@@ -111,6 +113,7 @@ class Metering:
     def __init__(self, relay: Relay, number: int, dialect: Dialect, request: bytes, generates: bool = True) -> None:
         """`number`: of the exchange; `generates`: whether its call lets the model say anything."""
         self.unread: list[bytes] = []  # whole events that the meter has not seen
+        self.texts = 0  # of them: nothing but text, and no report
         self._meter = dialect.meter(is_stream=False)
         self._room: float = inf  # bytes that the meter may keep
         self._relay = relay
@@ -167,10 +170,12 @@ class Metering:
 
     def read_events(self) -> None:
         """The meter sees what is unread."""
+        is_text = self.texts == len(self.unread)
         events = b"".join(self.unread)
         self.unread.clear()
+        self.texts = 0
         if events:
-            self._read(events)
+            self._read(events, is_text)
 
     def read_unfinished(self, event: bytes) -> None:
         """The last event, whose end is missing: apart, since it would make those before it unreadable too (Gemini's
@@ -178,8 +183,8 @@ class Metering:
         self.read_events()
         self.unread.append(event)
 
-    def _read(self, data: bytes) -> None:
-        self._meter.feed(data)
+    def _read(self, data: bytes, is_text: bool = False) -> None:
+        self._meter.feed(data, is_text)
         if self._meter.kept > self._room:
             self._make_room()
 

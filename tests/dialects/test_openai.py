@@ -116,6 +116,8 @@ def test_the_quick_way_sees_what_the_exact_way_sees() -> None:
             for fact in ("is_complete", "is_terminal", "has_error", "has_report"):
                 assert getattr(quick, fact) == getattr(exact, fact)
             assert quick.events == exact.events
+            if quick.is_text:  # so nobody searches it for a report
+                assert all(event in usual for event in events)
 
 
 def test_the_usual_delta_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +129,33 @@ def test_the_usual_delta_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.feed(DELTA * 50)
     assert watch.events == 53
     assert not watch.is_complete
+
+
+def test_text_without_quotes_between_what_was_learned_is_known_as_text() -> None:
+    watch = ChoicesWatch()
+    watch.feed(DELTA)
+    assert not watch.is_text  # it was parsed, and what it reports with it
+    for block, is_text in (
+        (DELTA, True),
+        (DELTA.replace(b" hello", b"x") + DELTA * 3, True),
+        (DELTA.replace(b" hello", b""), False),
+        (DELTA.replace(b" hello", b'\\"'), False),
+        (DELTA.replace(b"a1B", b"zzz"), False),
+        (DELTA + DELTA.replace(b'"usage":null', b'"usage":{"total_tokens":1}'), False),
+        (DELTA + b": ping\n\n", False),
+        (b"data: [DONE]\n\n", False),
+    ):
+        watch.feed(block)
+        assert watch.is_text is is_text, block
+    assert watch.is_complete
+
+
+def test_a_tail_that_tells_an_ending_is_not_learned() -> None:
+    last = DELTA.replace(b'"usage":null', b'"usage":null,"error":null')
+    watch = ChoicesWatch()
+    watch.feed(last)
+    watch.feed(last)
+    assert not watch.is_text
 
 
 def test_a_learned_head_does_not_hide_an_ending() -> None:
@@ -150,7 +179,7 @@ def test_a_learned_head_does_not_hide_an_error() -> None:
 def test_what_is_learned_is_bounded() -> None:
     watch = ChoicesWatch()
     watch.feed(chunk({"content": "x"}, padding="p").replace(b'"id":"c"', b'"id":"' + b"c" * 5000 + b'"'))
-    assert watch._head == b""
+    assert len(watch._head) == 1
 
 
 @pytest.mark.parametrize("block", [b"", b"\xff", b"\n", b"\n\n", b"\xff\n\n", DELTA[:50], DELTA[:-2]])
