@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.ledger import rows, schema
+from proxy.ledger.rows import Entry
 from proxy.outcome import Attempt, Failure, Kind, Phase, Receipt, Side, Source, Usage, sum_known, sum_usage
 from tests.ledger.receipts import RUN, a_receipt, full_receipt
 
@@ -214,6 +216,25 @@ def test_any_number_of_rows_goes_in_once(connection: sqlite3.Connection, count: 
     assert connection.execute("SELECT count(*) FROM attempts").fetchone()[0] == sum(n % 3 for n in range(count))
     assert rows.insert(connection, entries) == 0
     assert connection.execute("SELECT * FROM exchanges").fetchall() == before
+
+
+def test_what_rows_share_and_what_each_has_of_its_own_is_in_its_place(connection: sqlite3.Connection) -> None:
+    dice = random.Random(5)
+    count = rows.GROUP + 2
+    for turn in range(30):
+        entries = [rows.entry_of(full_receipt(turn * count + number), RUN) for number in range(count)]
+        told = [list(entry.exchange) for entry in entries]
+        for column in range(3, len(schema.EXCHANGES) - 1):  # id, run, started_at and stands_for are never NULL
+            lacks = dice.choice([0.0, 0.0, 0.5, 1.0])
+            for row in told:
+                row[column] = None if dice.random() < lacks else row[column]
+        mixed = [Entry(tuple(row), entry.attempts) for row, entry in zip(told, entries, strict=True)]
+        assert rows.insert(connection, mixed) == count
+        for entry in mixed:
+            [found] = connection.execute("SELECT * FROM exchanges WHERE id = ?", entry.exchange[:1])
+            attempts = connection.execute("SELECT * FROM attempts WHERE exchange_id = ?", entry.exchange[:1])
+            assert tuple(found) == entry.exchange
+            assert list(map(tuple, attempts)) == entry.attempts
 
 
 def test_of_rows_that_are_there_in_part_the_new_ones_are_counted(connection: sqlite3.Connection) -> None:
