@@ -21,6 +21,7 @@
   scenarios     all of them by name, and in which order
   peers         other proxies and gateways, from a table (peers.toml): installed, started, asked
   options       the command line
+  parts         the runs that make up the report
   results       figures of all rounds: medians, spreads, ratios, what was disturbed
   goals         what is aimed at, and whether it was reached
   compare       do two runs agree?

@@ -22,7 +22,7 @@ from typing import Any
 
 import uvloop
 
-from bench import compare, load, machine, options, orders, peers, record, sidecar
+from bench import compare, load, machine, options, orders, parts, peers, record, sidecar
 from bench.contestants import FEATURES, Absent, Arena, Contestant, Running, make_key
 from bench.markdown import write_report
 from bench.record import OURS, Record, Unreadable, Who
@@ -212,6 +212,15 @@ def _measured(chosen: argparse.Namespace, arguments: list[str]) -> tuple[Record,
     return made, 1 if run.is_wrong(results) else 0
 
 
+def _measured_in_parts(chosen: argparse.Namespace) -> tuple[Record, int]:
+    sizes = [f"--rounds={chosen.rounds}", *(["--quick"] if chosen.quick else [])]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        files, code = parts.measure(sizes, Path(folder), _say)
+        if not files:
+            raise Unreadable("none of the parts was measured; what they said stands above")
+        return record.merge([record.read(file) for file in files]), code
+
+
 def _show(made: Record) -> None:
     """The table, what follows from it, and why not to trust it too far."""
     results = made.results
@@ -244,6 +253,8 @@ def main(arguments: list[str]) -> int:
         elif not sys.platform.startswith("linux"):
             _say("bench reads CPU time and memory from Linux; it does not run here.")
             return 2
+        elif chosen.all:
+            made, code = _measured_in_parts(chosen)
         else:
             made, code = _measured(chosen, arguments)
     except Unreadable as unreadable:

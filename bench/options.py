@@ -86,6 +86,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     instead.add_argument("--from", dest="records", type=Path, nargs="+", metavar="FILE",
                          help="measure nothing: show what these runs on one machine gave, as one")  # fmt: skip
     agree = "measure nothing: do two runs agree within the spread that they print? 0: yes"
+    instead.add_argument("--all", action="store_true", help="all that the report shows, in parts (half an hour)")
     instead.add_argument("--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help=agree)
     options = parser.parse_args(arguments)
     if options.rounds is not None and options.rounds < 1:
@@ -94,6 +95,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     useless = [f"--{name}" for name in measuring if getattr(options, name)]
     if (options.records or options.compare) and useless:
         parser.error(f"{', '.join(useless)}: nothing is measured with --from and --compare")
+    chosen = [name for name in measuring[2:] if getattr(options, name)]
+    if options.all and chosen:
+        parser.error(f"--all chooses by itself: leave out --{', --'.join(chosen)}")
     if options.compare and (options.report or options.json):
         parser.error("--compare writes nothing")
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)

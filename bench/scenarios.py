@@ -29,7 +29,6 @@ __all__ = ["FULL", "LOADS", "QUICK", "SCENARIOS", "SIEGES", "Bench", "Figures", 
 _SETTLE_SECONDS = 0.1  # between two looks whether a contestant rests
 _SETTLE_LOOKS = 100  # who was asked for more than they can do may have much to clear away
 _IDLE_SHARE = 0.05  # of a core
-_FRESH_ROUNDS = 3  # memory hardly differs between rounds, and starting everybody takes time
 
 Measure = Callable[[Bench], Coroutine[Any, Any, Figures]]
 
@@ -51,7 +50,7 @@ class Scenario:
     about: str
     measure: Measure
     by_default: bool = True
-    fresh: bool = False  # wants a contestant that has done nothing yet, and is measured in few rounds
+    fresh: bool = False  # wants a contestant that has done nothing yet
     streams: int = 0  # at once, paced, in a full run
     columns: tuple[Column, ...] = ()
 
@@ -158,12 +157,11 @@ class Measurement(NamedTuple):
 
 def plan(scenarios: list[Scenario], contestants: list[str], rounds: int) -> Iterator[tuple[int, Scenario, str]]:
     """The order of measurements: rounds, interleaved, every other one backwards, so that nobody always comes after the
-    same neighbour; what wants fresh contestants first in each of the first few rounds."""
+    same neighbour; what wants fresh contestants comes first."""
     for number in range(rounds):
         names = contestants if number % 2 == 0 else contestants[::-1]
         for scenario in sorted(scenarios, key=lambda each: not each.fresh):
-            if not scenario.fresh or number < _FRESH_ROUNDS:
-                yield from ((number, scenario, name) for name in names)
+            yield from ((number, scenario, name) for name in names)
 
 
 def measure(loop: asyncio.AbstractEventLoop, scenario: Scenario, bench: Bench) -> Figures:
