@@ -23,7 +23,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
-from proxy import __version__
+from proxy import __version__, outcome
 from proxy.admin.reload import Reloaded
 from proxy.admin.routes import AdminRequest, health_table
 from proxy.admin.session import AdminSessions
@@ -366,6 +366,7 @@ def _announce(worker: Worker, log: AccessLog) -> None:
     log.note(
         "info",
         "ready",
+        compiled=not outcome.__file__.endswith(".py"),
         listen=worker.listening,
         tls=settings.tls_cert is not None,
         admin=worker.admin,

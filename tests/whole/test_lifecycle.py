@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from proxy import outcome
 from tests.fakes.raw import Ending, RawClient, ScriptedUpstream, Send, Step, Wait, WaitEnd
 from tests.whole.processes import PATIENCE, ROOT, Provider, Sidecar
 
@@ -55,6 +56,11 @@ def ask_admin(sidecar: Sidecar, path: str) -> tuple[int, Any]:
         return answer.status, json.loads(answer.body)
     except ValueError:
         return answer.status, answer.body
+
+
+def test_the_first_word_tells_whether_what_runs_is_compiled(start: Callable[..., Sidecar], provider: Provider) -> None:
+    # Also that the compiled suite (.ci/run) starts what it means to test.
+    assert start(provider.environ()).is_compiled is not outcome.__file__.endswith(".py")
 
 
 def test_a_stream_ends_well_within_the_grace(
