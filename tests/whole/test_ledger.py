@@ -221,7 +221,7 @@ def test_a_kill_costs_at_most_one_flush_and_the_ledger_says_what(
     connection.close()
     assert others == 10
     assert kept + lost == observed, "every receipt is a row, or is told as lost"
-    # An answer that is too large to wait for the end of the loop's turn is sent within its exchange, before its receipt.
+    # An answer too large to wait for the end of the loop's turn is sent within its exchange, before its receipt.
     assert len(ended) - 1 <= observed <= 3000
     late = sum(moment > killed - FLUSH - 0.1 for moment in ended)  # a tenth more for a machine under load
     assert lost <= late + 8, f"{lost} lost, {late} in the last flush"
