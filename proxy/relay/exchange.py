@@ -308,13 +308,15 @@ class Exchange:
         if attempt is None or attempt.answer is None or self.answer is None:
             return
         if upstream is not None and not upstream.is_lost:
-            upstream.transport.pause_reading()
+            upstream.read_later()
+        if attempt.answer.cutter is not None:
+            attempt.answer.cutter.block = b""  # all have looked at it, and it is as long as the read was
 
-    def client_drained(self) -> None:
+    def client_drained(self, is_slow: bool = False) -> None:
         attempt, upstream = self._current, self._upstream
         if attempt is not None and upstream is not None and not upstream.is_lost:
             attempt.since = self._relay.clock()  # the pause was the client's, not the upstream's
-            upstream.transport.resume_reading()
+            upstream.read_on(is_slow)
 
     @property
     def _current(self) -> Attempt | None:

@@ -19,7 +19,7 @@ from proxy.relay.connect import ConnectFailed
 from proxy.relay.deadlines import NEVER, Deadlines
 from proxy.relay.options import RelayOptions
 from proxy.relay.tasks import Tasks
-from proxy.relay.upstream import UNCOUNTED, UpstreamConnection
+from proxy.relay.upstream import LARGE_READ, UNCOUNTED, UpstreamConnection
 
 if TYPE_CHECKING:
     from proxy.relay.sending import Sending
@@ -50,9 +50,9 @@ class _Links:
 
 class Pool:
     """`opened` counts links ever opened: a pool that reconnects silently triples the cost per request, so tests and
-    bench look at it."""
+    bench look at it. Links read into `buffer` in turn (upstream)."""
 
-    __slots__ = ("clock", "opened", "_connector", "_deadlines", "_links", "_options", "_queues", "_tasks")
+    __slots__ = ("buffer", "clock", "opened", "_connector", "_deadlines", "_links", "_options", "_queues", "_tasks")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Pool:
         connector: Connector,
         clock: Callable[[], float],
     ) -> None:
+        self.buffer = memoryview(bytearray(LARGE_READ))
         self.clock = clock
         self._options = options.pool
         self._queues = options.seconds[Limit.QUEUE] > 0
@@ -131,6 +132,8 @@ class Pool:
         links = self._links[connection.origin]
         options = self._options
         connection.attempt = None
+        if connection.read_most:
+            connection.read_freely()
         if connection.transport.is_closing() or now - connection.born >= options.age_seconds:
             self.drop(connection)
         elif links.waiting:

@@ -231,9 +231,51 @@ async def steps_limits(side: Any, diary: Diary) -> list[object]:
     return out
 
 
+class Small(asyncio.BufferedProtocol):
+    """Reads three bytes at once for a diary, which reads again itself from the read on that has a `z`."""
+
+    def __init__(self, diary: Diary) -> None:
+        self._diary = diary
+        self._buffer = bytearray(3)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._buffer[:nbytes])
+        self._diary.data_received(data)
+        if b"z" in data:
+            self._diary.transport.set_protocol(self._diary)
+
+    def eof_received(self) -> None:
+        self._diary.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._diary.connection_lost(exc)
+
+
+async def steps_small_reads(side: Any, diary: Diary) -> list[object]:
+    t = side.transport
+    await side.receive(b"at once")
+    t.pause_reading()
+    t.set_protocol(Small(diary))
+    t.resume_reading()
+    await side.receive(b"abcdefg")
+    await side.settle()
+    out: list[object] = [list(diary.calls)]
+    await side.receive(b"xyz and the rest")
+    await side.settle()
+    out.append(list(diary.calls))
+    t.set_protocol(Small(diary))
+    await side.receive_eof()
+    await side.settle()
+    return out
+
+
 @pytest.mark.parametrize(
     "steps",
     [
+        steps_small_reads,
         steps_close,
         steps_reading,
         steps_half_close,

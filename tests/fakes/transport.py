@@ -109,7 +109,8 @@ class FakeTransport(asyncio.Transport):
         return self
 
     def receive(self, data: bytes) -> None:
-        """Bytes come in: one `data_received`, now, or when the protocol reads again. After `close` nobody sees them."""
+        """Bytes come in: one `data_received`, now, or when the protocol reads again; several where it reads into a
+        smaller buffer of its own. After `close` nobody sees them."""
         assert data, "a read of no bytes does not happen"
         self._inbox.append(bytes(data))
         self._deliver()
@@ -273,13 +274,26 @@ class FakeTransport(asyncio.Transport):
 
     def _deliver_one(self, data: bytes | None) -> None:
         protocol = self._protocol
-        assert isinstance(protocol, asyncio.Protocol)
+        assert isinstance(protocol, asyncio.Protocol | asyncio.BufferedProtocol)
+        if data is not None and isinstance(protocol, asyncio.BufferedProtocol):
+            self._fill_buffer(protocol, data)
+            return
         if data is not None:
+            assert isinstance(protocol, asyncio.Protocol)
             protocol.data_received(data)
             return
         self._saw_eof = True
         if not protocol.eof_received():
             self.close()
+
+    def _fill_buffer(self, protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+        """As much of `data` as there is room for; the rest is the next read's."""
+        buffer = memoryview(protocol.get_buffer(-1))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        if size < len(data):
+            self._inbox.appendleft(data[size:])
+        protocol.buffer_updated(size)
 
     def _check_high(self) -> None:
         if self._has_paused_writer or self.get_write_buffer_size() <= self._high:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from proxy.relay.upstream import JOIN_BYTES
+from proxy.relay.upstream import JOIN_BYTES, LARGE_READ, SMALL_READ, SmallReads
 from tests.relay import stage as s
 from tests.relay.stage import Peer, Stage
 
@@ -94,6 +94,96 @@ def test_a_large_body_is_not_copied_behind_its_head() -> None:
         client.says(s.ask(body=body))
         assert lists == [2]
         assert upstream.heard() == s.sent_on(body)
+        client.resets()
+
+
+# -- a client that does not read ----------------------------------------------------------------------------------
+
+EVENTS = s.chunk(s.text(b"some words")) * 12  # in one write of a provider's
+HIGH = 16 * 1024  # of what waits for a client, in our memory
+
+
+def pour(upstream: Peer, size: int) -> bytes:
+    """The provider sends so much, and more than the relay reads."""
+    data = EVENTS * (size // len(EVENTS))
+    upstream.says(data)
+    return data
+
+
+def waiting(client: Peer) -> int:
+    return client.transport.get_write_buffer_size()
+
+
+def test_what_waits_for_a_client_that_does_not_read_is_bounded() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        client.transport.block()
+        sent = pour(upstream, HIGH + 4096)
+        assert upstream.transport.paused
+        sent += pour(upstream, 2_000_000)
+        # It takes all that waits, but stays a little behind: less is read at once, and much all the same.
+        client.reads_on(waiting(client))
+        assert HIGH + SMALL_READ < waiting(client) < HIGH + LARGE_READ
+        for _ in range(4):  # It takes its time: hardly more is read than it takes.
+            stage.advance(0.2)
+            client.reads_on(waiting(client))
+            assert 0 < waiting(client) < HIGH + SMALL_READ
+        client.reads_on()
+        upstream.says(s.chunk(s.FINISH + s.DONE) + s.LAST)
+        assert stage.receipt().complete
+        body = b"".join(client.writes()).replace(b"\r\n", b"")
+        assert body.count(b"some words") == sent.count(b"some words"), "and nothing is lost or said twice"
+
+
+def test_what_has_been_read_is_not_kept_beside_what_waits() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        client.transport.block()
+        pour(upstream, 50_000)
+        assert s.exchange_of(client).answer.cutter.block == b""
+        client.resets()
+
+
+def test_a_link_reads_freely_again_with_its_next_answer() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        client.transport.block()
+        pour(upstream, 50_000)
+        assert isinstance(upstream.transport.get_protocol(), SmallReads)
+        stage.advance(0.2)
+        client.reads_on()
+        assert upstream.protocol.read_most == SMALL_READ
+        upstream.says(s.chunk(s.FINISH + s.DONE) + s.LAST)
+        assert upstream.transport.get_protocol() is upstream.protocol
+        assert stage.pooled == 1
+        client.says(s.ask())
+        upstream.says(s.unary(b"x" * 3 * LARGE_READ))
+        assert client.writes()[-1].endswith(b"x" * 3 * LARGE_READ), "one read, one write"
+        assert upstream.protocol.uses == 2
+
+
+@pytest.mark.parametrize("end", ["eof", "reset"])
+def test_a_link_that_reads_little_sees_its_end(end: str) -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        client.transport.block()
+        pour(upstream, 50_000)
+        client.reads_on()
+        upstream.half_closes() if end == "eof" else upstream.resets()
+        assert stage.receipt().ended_kind == "reset"
+        assert client.heard().count(b"closed the connection in the middle") == 1
+        assert stage.pooled == 0
+
+
+def test_a_request_that_is_still_sent_while_its_answer_is_read_in_little() -> None:
+    with Stage() as stage:
+        client, upstream = streaming(stage)
+        client.transport.block()
+        pour(upstream, 50_000)
+        upstream.stops_reading()
+        assert upstream.protocol.is_full
+        upstream.reads_on()
+        assert not upstream.protocol.is_full
         client.resets()
 
 
