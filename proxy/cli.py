@@ -13,12 +13,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy import __version__
-from proxy.accounts.arguments import add_commands
-from proxy.accounts.desk import Desk
 from proxy.accounts.hints import LongHelp, Parser
 
 if TYPE_CHECKING:
@@ -68,15 +66,13 @@ def _faults_help() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(serves: bool = False) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="llm-proxy", description=_ABOUT, epilog=_EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"llm-proxy {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], what: str, about: str = "", more: Any = None
-    ) -> Any:
+    def command(name: str, run: Any, what: str, about: str = "", more: Any = None) -> Any:
         added = commands.add_parser(name, help=what, description=about or what, formatter_class=raw, add_help=not more)
         added.set_defaults(run=run)
         if more:
@@ -91,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "rest honestly; a second Ctrl-C stops at once. SIGHUP: read the configuration and its files again.",
         _settings_help,
     )
+    if serves:  # nobody asks for another command, and all of them take 10 ms
+        return parser
     check = command(
         "check",
         _check,
@@ -98,9 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "Validate the configuration and print what `serve` would do, with secrets as fingerprints. Exit code 2 and\n"
         "all errors at once if it is wrong.",
     )
-    check.add_argument(
-        "--model", action="append", default=[], metavar="NAME", help="say where this model goes; repeatable"
-    )
+    check.add_argument("--model", action="append", default=[], metavar="NAME", help="where it goes; repeatable")
     check.add_argument("--json", action="store_true", help="print one JSON document")
     command(
         "demo",
@@ -123,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--fault", default="", metavar="SPEC", help="what to do with every request, e.g. 'cut=3'")
     simulate.add_argument("--pace", type=float, metavar="N", help="events a second (as fast as they go)")
     simulate.add_argument("--replay", metavar="DIR", help="answer recorded requests from this folder")
+    from proxy.accounts.arguments import add_commands
+    from proxy.accounts.desk import Desk
+
     add_commands(command, Desk(os.environ, time.time, time.sleep, sys.stdout, sys.stderr, sys.stdin))
     return parser
 
@@ -131,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
         try:
-            arguments = _parser().parse_args(argv)
+            arguments = _parser((argv or sys.argv[1:]) == ["serve"]).parse_args(argv)
             code = int(arguments.run(arguments))
         except SystemExit as ended:  # argparse has said what there is to say
             code = ended.code if isinstance(ended.code, int) else 2
