@@ -179,16 +179,17 @@ def test_a_cycle_and_what_is_kept_are_seen() -> None:
     kept: list[list[object]] = []
 
     def work() -> None:
-        for _ in range(100):
+        for _ in range(1000):
             circle: list[object] = []
             circle.append(circle)
             kept.append([])
 
     found = kept_by(work)
-    assert found.cycles >= 100
-    assert found.objects >= 100
-    assert found.blocks >= 100
-    assert found.young >= 200
+    # Some fewer, if others' objects of before go meanwhile: of these there are never a hundred.
+    assert found.cycles >= 900
+    assert found.objects >= 900
+    assert found.blocks >= 900
+    assert found.young >= 1900
 
 
 def test_wrong_bytes_are_seen(stage: Stage) -> None:

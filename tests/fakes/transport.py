@@ -117,8 +117,9 @@ class FakeTransport(asyncio.Transport):
 
     def receive_each(self, data: bytes, size: int = 1) -> None:
         """As `receive`, in reads of `size` bytes."""
-        for start in range(0, len(data), size):
-            self.receive(data[start : start + size])
+        assert data, "a read of no bytes does not happen"
+        self._inbox.extend(data[start : start + size] for start in range(0, len(data), size))
+        self._deliver()
 
     def receive_eof(self) -> None:
         """The other side half-closes. A protocol that keeps nothing open is closed, as asyncio does."""

@@ -66,7 +66,11 @@ class Link:
             if body or method == "POST":
                 lines.append(f"content-length: {len(body)}")
             writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-            reply = await _read_reply(reader)
+            try:
+                reply = await _read_reply(reader)
+            except (OSError, asyncio.IncompleteReadError):
+                await self.close()  # what is lost is not written to again
+                raise
             if not reply.is_whole or "close" in reply.all("connection"):
                 await self.close()
             return reply

@@ -163,11 +163,11 @@ def sdk_raises(targets: Targets, name: str) -> str:
         (1, "openai-chat"),
         (1, "anthropic-messages"),
         (1, "gemini"),
-        pytest.param(10, "openai-chat", marks=[slow, pytest.mark.timeout(90)]),
+        pytest.param(3, "openai-chat", marks=slow),
     ],
 )
 def test_a_first_token_that_does_not_come(begin: Begin, limit: int, name: str) -> None:
-    """The head is there at once, and comments or pings all the time; the first token would come after 20 s."""
+    """The head is there at once, and comments or pings all the time; the first token would come at twice the limit."""
     ping = "" if name == "gemini" else ",ping=0.1"  # which has none
     targets = begin(name, f"stall=0,hold={2 * limit}{ping}", "", TIMEOUT_FIRST_EVENT=str(limit))
     answer, took = asked(targets, name)
@@ -175,7 +175,6 @@ def test_a_first_token_that_does_not_come(begin: Begin, limit: int, name: str) -
     assert b'"one"' not in answer.body and b"ping" not in answer.body.partition(b"delta")[2]
     assert answer.body.count(WAYS[name].last) == 1
     assert limit - 0.01 <= took <= limit * 1.1 + LATE
-    assert took < 12
     assert targets.counts == [1, 1]
     gap = targets.providers[1].seen()[0].at - targets.providers[0].seen()[0].at
     assert limit - 0.05 <= gap <= limit * 1.1 + LATE, "not before its time was up"
