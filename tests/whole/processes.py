@@ -82,7 +82,6 @@ class Sidecar:
             raise
         self.listening: list[str] = ready["listen"]
         self.admin: list[str] = ready["admin"]
-        self.is_compiled: bool = ready["compiled"]
         self.port = int(self.listening[0].rpartition(":")[2]) if "unix:" not in self.listening[0] else 0
         self.admin_port = int(self.admin[0].rpartition(":")[2]) if self.admin else 0
         self.url = f"http://127.0.0.1:{self.port}"

@@ -60,7 +60,8 @@ def ask_admin(sidecar: Sidecar, path: str) -> tuple[int, Any]:
 
 def test_the_first_word_tells_whether_what_runs_is_compiled(start: Callable[..., Sidecar], provider: Provider) -> None:
     # Also that the compiled suite (.ci/run) starts what it means to test.
-    assert start(provider.environ()).is_compiled is not outcome.__file__.endswith(".py")
+    ready = start(provider.environ()).wait_for_line(lambda line: line.get("message") == "ready")
+    assert ready["compiled"] is not outcome.__file__.endswith(".py")
 
 
 def test_a_stream_ends_well_within_the_grace(
