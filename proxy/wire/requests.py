@@ -235,7 +235,9 @@ class RequestParser:
         about it still holds, to the byte. Saves 11 of 14 us (bench/micro.py)."""
         known = self._known
         before, after = self._known_bytes
-        if known is not None and raw.startswith(before) and raw.endswith(after):
+        # The length first: where the two overlap, what is compiled would raise SystemError for bytes[a:b] with b < a.
+        has_room = len(raw) >= len(before) + len(after)
+        if known is not None and has_room and raw.startswith(before) and raw.endswith(after):
             digits = raw[len(before) : len(raw) - len(after)]
             if after and len(digits) <= MAX_DIGITS and digits.isdigit():
                 return self._repeat(known if int(digits) == known.length else with_length(known, int(digits)))

@@ -373,6 +373,14 @@ def test_only_the_length_may_differ_in_a_familiar_head() -> None:
         assert parser.head == read_request([second]).head
 
 
+def test_what_is_before_and_behind_a_known_length_may_overlap() -> None:
+    parser = RequestParser(HeadLimits())
+    parser.feed(post(b"Content-Length: 1 ", body=b"a"))
+    parser.next()
+    parser.feed(post(b"Content-Length: "))  # one blank for both
+    assert not parser.is_familiar and parser.failure is not None
+
+
 def test_a_large_head_is_not_kept_and_is_served_right_again() -> None:
     """What is remembered of a head stays with an idle connection."""
     fat = [post(b"X-Fat: " + b"a" * MAX_KNOWN, b"Content-Length: %d" % size, body=b"x" * size) for size in (3, 3, 4)]
