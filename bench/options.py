@@ -95,9 +95,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     useless = [f"--{name}" for name in measuring if getattr(options, name)]
     if (options.records or options.compare) and useless:
         parser.error(f"{', '.join(useless)}: nothing is measured with --from and --compare")
-    chosen = [name for name in measuring[2:] if getattr(options, name)]
-    if options.all and chosen:
-        parser.error(f"--all chooses by itself: leave out --{', --'.join(chosen)}")
+    choices = [f"--{name}" for name in measuring[2:] if getattr(options, name)]
+    if options.all and choices:
+        parser.error(f"--all chooses by itself: leave out {', '.join(choices)}")
     if options.compare and (options.report or options.json):
         parser.error("--compare writes nothing")
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
