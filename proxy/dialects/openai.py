@@ -97,7 +97,12 @@ class ChoicesWatch(EventWatch):
         if progress and not self.is_complete and block.startswith(b"data: {") and b'"finish_reason":null' in block:
             found = _TEXT.search(block)
             if found and found.end() <= _LONGEST_HEAD and block.find(b"\n", 0, found.end(1)) < 0:
-                self._learn(block[: found.end()], _tail(block[found.end(1) :]))
+                rest = block[found.end(1) :]
+                end = rest.find(b"\n\n") + 2
+                tail = rest[:end]
+                tells_more = b'"finish_reason":"' in tail or b'"error"' in tail
+                is_usual = end >= 2 and rest.find(b"\n") == end - 2 and not tells_more
+                self._learn(block[: found.end()], tail if is_usual else _NEVER)
         return progress
 
     def _see(self, name: bytes, data: bytes) -> bool:
@@ -135,14 +140,6 @@ class ChoicesWatch(EventWatch):
         if isinstance(delta, dict):
             return any(is_filled(value) for key, value in delta.items() if key != "role")
         return is_filled(choice.get("text")) or is_filled(delta)
-
-
-def _tail(rest: bytes) -> bytes:
-    """How a delta ends that `rest` begins with; _NEVER: not in a way that others may have."""
-    end = rest.find(b"\n\n") + 2
-    tail = rest[:end]
-    tells_more = b'"finish_reason":"' in tail or b'"error"' in tail
-    return _NEVER if end < 2 or tells_more or rest.find(b"\n") != end - 2 else tail
 
 
 _NO_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\]')
