@@ -41,7 +41,7 @@ class Watch(Protocol):
     is_terminal: bool  # the very last event of the dialect has passed ([DONE], message_stop, done:true ...)
     has_error: bool  # the provider's own error event has passed
     has_report: bool  # an event that reports usage and nothing else has passed; only in the OpenAI chat dialects
-    is_text: bool  # the block that was fed last holds text, and no member says more than in the event before
+    texts: int  # blocks that hold text, and no member says more than in the event before; its reader sets it to 0
     events: int  # data events so far, comments and pings apart
 
     def feed(self, block: bytes) -> bool:

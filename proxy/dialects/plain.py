@@ -19,13 +19,13 @@ from proxy.wire.sse import EventFraming
 class PlainWatch:
     """Nothing is known about the stream, so its framing alone tells whether it is complete."""
 
-    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal", "is_text")
+    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal", "texts")
 
     def __init__(self) -> None:
         self.is_complete = True
         self.is_terminal = False
         self.has_report = False
-        self.is_text = False
+        self.texts = 0
         self.has_error = False
         self.events = 0
 

@@ -25,14 +25,14 @@ _BEGINNINGS: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfn \t
 class EventWatch:
     """Watches a stream event by event. Dialects give `_see` and, for speed, override `feed`."""
 
-    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal", "is_text")
+    __slots__ = ("events", "has_error", "has_report", "is_complete", "is_terminal", "texts")
 
     def __init__(self) -> None:
         self.is_complete = False
         self.is_terminal = False
         self.has_error = False
         self.has_report = False
-        self.is_text = False
+        self.texts = 0
         self.events = 0
 
     def feed(self, block: bytes) -> bool:

@@ -28,6 +28,8 @@ from proxy.wire.head import Framing, RequestHead, ResponseHead
 from proxy.wire.sse import BETWEEN, EventCutter, EventFraming
 
 if TYPE_CHECKING:
+    import asyncio
+
     from proxy.relay.absent import AbsentClient
     from proxy.relay.client import ClientConnection
     from proxy.relay.exchange import Exchange
@@ -61,7 +63,6 @@ class Answer:
         "said",
         "status",
         "watch",
-        "_client",
         "_dialect",
         "_framing",
         "_hides_usage",
@@ -76,6 +77,7 @@ class Answer:
         "_resumes",
         "_sealed",
         "_skipped",
+        "_transport",
         "_unread",
     )
 
@@ -93,7 +95,7 @@ class Answer:
     ) -> None:
         client, call, dialect = exchange.client, exchange.call, exchange.dialect
         closes = not (request.keep_alive and exchange.has_body and client.can_go_on)
-        self._client: ClientConnection | AbsentClient | Held = client
+        self._transport: asyncio.Transport | AbsentClient | Held = client.transport
         self._dialect = dialect
         self._limits = limits
         self.status = head.status
@@ -147,8 +149,6 @@ class Answer:
             progress = watch.feed(block) if block else False
             if self._unread is not None and block:
                 self._unread.append(block)
-                if watch.is_text and self.metering is not None:
-                    self.metering.texts += 1
                 if watch.has_report and self._hides_usage:
                     data = without_usage_event(data)
             if self.said is not None:
@@ -189,7 +189,7 @@ class Answer:
             out += encode.LAST_CHUNK
         if out:
             self._prefix = b""
-            self._client.transport.write(out)  # not by its own method: a frame for each read
+            self._transport.write(out)  # not by the client: a frame for each read, and 0.4 us if there are thousands
         return progress
 
     def _note_said(self, said: Said, cutter: EventCutter, block: bytes) -> None:
@@ -223,7 +223,7 @@ class Answer:
 
     def replace_client(self, client: ClientConnection | AbsentClient | Held) -> None:
         """`client` takes what is still to come."""
-        self._client = client
+        self._transport = client.transport
 
     def break_off(self, failure: Failure, status: int) -> None:
         """Tell a client in the middle of a stream that it broke. The caller closes; the last chunk is never written."""
@@ -233,7 +233,7 @@ class Answer:
         if event and self.is_chunked:
             event = encode.chunk(event)
         if self._prefix or event:
-            self._client.write(self._prefix + event)
+            self._transport.write(self._prefix + event)
             self._prefix = b""
 
     @property
@@ -273,7 +273,7 @@ class Answer:
             self.said = resumable(self._dialect.name)
         self.watch = self._dialect.watch()
         if self.metering is not None:
-            self.metering.begin_stream()
+            self.metering.begin_stream(self.watch)
             self._unread = self.metering.unread
             self._read_at = float(FIRST_BYTES)
         return True

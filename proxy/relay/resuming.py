@@ -100,7 +100,7 @@ class ResumedAnswer(Answer):
         if is_last and self.is_chunked:
             out += encode.LAST_CHUNK
         if out:
-            self._client.transport.write(out)
+            self._transport.write(out)
 
     @property
     def has_place(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.outcome import Kind, Phase, Side
+from proxy.wire import responses
 from proxy.wire.head import Framing
 from proxy.wire.responses import MAX_INTERIM, MAX_OVERHEAD, ResponseParser
 from tests.wire.feeding import MAX_HEAD, cut, each_byte, h11_answer, read_answer, whole
@@ -230,6 +231,34 @@ def test_each_read_is_handed_on_at_once(head: bytes, framed: bytes) -> None:
         assert parser.pieces == [b"abc"]
         parser.pieces.clear()
         parser.feed(framed)
+
+
+@pytest.mark.parametrize(
+    "line", [b"3", b"003", b"0000000000003", b"3;a=b", b"C", b"3;", b"+3", b"-3", b" 3", b"0x3", b"1_2", b"", b"g"]
+)
+def test_a_chunk_in_a_read_of_its_own_is_judged_as_any_other(line: bytes) -> None:
+    framed = line + b"\r\n" + b"abc" * (4 if line == b"C" else 1) + b"\r\n"
+    for _ in range(2):  # a size that came before is known by its line
+        alone = read_answer([answer(TE), framed, framed, b"0\r\n\r\n"])
+        by_httptools = read_answer([answer(TE, body=framed[:1]), framed[1:] + framed, b"0\r\n\r\n"])
+        assert (alone.kind, alone.body, alone.is_complete) == by_httptools[:1] + by_httptools[2:4]
+        assert alone.is_complete is (line.strip(b"0") in (b"3", b"3;a=b", b"C"))
+
+
+@pytest.mark.parametrize("bad", [b"3\r\nabcde", b"3\r\nabc\n\n", b"3\r\nabc\r\r", b"4\r\nabc\r\n", b"2\r\nabc\r\n"])
+def test_a_chunk_in_a_read_of_its_own_is_as_long_as_it_says(bad: bytes) -> None:
+    read = read_answer([answer(TE), bad, b"3\r\nabc\r\n0\r\n\r\n"])
+    assert read.kind is Kind.PROTOCOL and not read.is_complete
+
+
+def test_few_sizes_of_chunks_are_remembered() -> None:
+    parser = ResponseParser(MAX_HEAD)
+    parser.feed(answer(TE))
+    for size in range(1, 2 * responses._MANY_SIZES):
+        parser.feed(b"%x\r\n%b\r\n" % (size, b"x" * size))
+        assert sum(map(len, parser.pieces)) == size
+        parser.pieces.clear()
+    assert len(responses._sizes) <= responses._MANY_SIZES
 
 
 def test_a_broken_chunk_comes_behind_what_was_whole() -> None:
