@@ -155,6 +155,7 @@ class Answer:
                 self._note_said(self.said, cutter, block)
             if cutter.skipped:
                 progress = self._note_skipped(cutter) or progress
+            cutter.block = b""  # all have looked at it, and it is as long as the read was
             if is_last:
                 data += self._flush(cutter, watch)
             if watch.has_error and self._mask is not None:

@@ -309,8 +309,6 @@ class Exchange:
             return
         if upstream is not None and not upstream.is_lost:
             upstream.read_later()
-        if attempt.answer.cutter is not None:
-            attempt.answer.cutter.block = b""  # all have looked at it, and it is as long as the read was
 
     def client_drained(self, is_slow: bool = False) -> None:
         attempt, upstream = self._current, self._upstream

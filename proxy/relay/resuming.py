@@ -81,6 +81,7 @@ class ResumedAnswer(Answer):
             self._resumed.skip()
         if is_repeating and not out:
             self._repeated = watch.events
+        cutter.block = b""
         if out is None or not self._resumed.can_go_on:
             self.differs = True
             return False
