@@ -167,7 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     units = options.units or UNITS[options.kind]
     checkout = sidecar.compiled() if options.compiled else _CHECKOUT
     if checkout is None:
-        sys.stderr.write("nothing is compiled, or the sources are newer: scripts/compile\n")
+        sys.stderr.write("nothing is compiled, or not any more: scripts/compile\n")
         return 2
     try:
         now = measure(options.kind, checkout, units)
