@@ -1,7 +1,7 @@
 """The report as Markdown, with its charts beside it.
 
 Lives here: the sections and sentences of the report, and the folder that it is written to.
-May not live here: any figure that is not in the record.
+May not live here: any figure that is not in the record; why a figure is as it is (reasons.toml, which says so itself).
 How it works: the folder gets report.json first; the report and the charts are made of what is then read from it. So the
 text says what the JSON says, and both can be made again from it.
 Doubted: the sentences about the method are written here, not derived; who changes the method changes them.
@@ -9,6 +9,7 @@ Doubted: the sentences about the method are written here, not derived; who chang
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from bench.goals import MET, MISSED, UNMEASURED, UNTOLD, apart, places, reached
@@ -28,6 +29,7 @@ from bench.results import LATENCIES, NOISY_OTHERS, NOISY_SPREAD, NOISY_STEAL, QU
 from bench.table import Rows, cell, goal_rows, long_cell, place_rows, scenario_rows
 
 REPORT, RECORD = "report.md", "report.json"
+REASONS = tomllib.loads(Path(__file__).with_name("reasons.toml").read_text(encoding="utf-8"))
 
 _METHOD = f"""\
 One upstream with precomputed answers, one load, and all contestants side by side; contestants on one core, upstream and
@@ -132,7 +134,13 @@ def _goals(record: Record) -> str:
     rows = goal_rows(record)
     missing = [each.goal.name for each in reached(record) if each.verdict.word == UNMEASURED]
     absent = f"Not measured: {'; '.join(missing)}." if missing else ""
-    return _joined("## Goals", _table(rows) if len(rows) > 1 else "", absent)
+    reasons = [
+        f"- **{each.goal.name}**: {why['where']} *Needed:* {why['needed']}"
+        for each in reached(record)
+        if each.verdict.word in (MISSED, UNTOLD) and (why := REASONS["goals"][each.goal.name])
+    ]
+    explained = _joined("Where it goes, and what would be needed, of those that are not met:", "\n".join(reasons))
+    return _joined("## Goals", _table(rows) if len(rows) > 1 else "", absent, explained if reasons else "")
 
 
 def _places(record: Record) -> str:
@@ -140,7 +148,12 @@ def _places(record: Record) -> str:
     if len(rows) == 1:
         return ""
     about = "A gateway is who knows models, keys or usage; what only moves bytes (nginx and its like) is in the goals."
-    return _joined("## Ahead of every gateway?", about, _table(rows))
+    reasons = [
+        f"- **{each.field.name}**: {REASONS['fields'][each.field.name]}"
+        for each in places(record)
+        if each.behind or each.untold
+    ]
+    return _joined("## Ahead of every gateway?", about, _table(rows), "\n".join(reasons))
 
 
 def _scenarios(record: Record, drawn: set[str]) -> str:

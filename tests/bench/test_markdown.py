@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.markdown import RECORD, REPORT, write_report
+from bench.goals import FIELDS, GOALS
+from bench.markdown import REASONS, RECORD, REPORT, write_report
 from bench.record import Record, merge, read
 from bench.table import number
 from tests.bench.records import made_up, many
@@ -70,6 +71,28 @@ def test_the_goals_are_measured_by_the_json(tmp_path: Path) -> None:
     assert (bound, rounds, verdict) == ("1.6 x nginx", "7", "met")
     assert found["at rest: memory"][1] == number(by_pair["memory", "llm-proxy"]["figures"]["rest_mib"]["median"])
     assert "Not measured: open idle stream, TLS upstream: memory; " in text
+
+
+def test_what_is_missed_is_explained_and_nothing_else(tmp_path: Path) -> None:
+    slow = {"llm-proxy": (131.0, 11.9, 188.0, 9.1, 62.0)}
+    text, _ = written(tmp_path, made_up(more=slow))
+    verdicts = [rows(section(text, "Goals")).get(goal.name, ["met"])[-1] for goal in GOALS]
+    assert 4 <= sum(verdict.startswith("missed") for verdict in verdicts) < len(GOALS)
+    for goal, verdict in zip(GOALS, verdicts, strict=True):
+        is_met = verdict.startswith("met")
+        assert (f"- **{goal.name}**: " in section(text, "Goals")) is not is_met
+    ranked = section(text, "Ahead of every gateway?")
+    for field in FIELDS:
+        cells = rows(ranked).get(f"{field.name}, {field.unit}", ["ahead of all"])
+        assert (f"- **{field.name}**: " in ranked) is not cells[-1].startswith("ahead of all")
+    assert "behind" in ranked and "ahead of all" in ranked
+
+
+def test_there_is_a_reason_for_every_goal_and_every_field() -> None:
+    assert list(REASONS["goals"]) == [goal.name for goal in GOALS]
+    assert all(reason["where"] and reason["needed"] for reason in REASONS["goals"].values())
+    assert list(REASONS["fields"]) == [field.name for field in FIELDS]
+    assert all(REASONS["fields"].values())
 
 
 def test_every_chart_that_is_shown_lies_beside_it_and_every_chart_is_shown(tmp_path: Path) -> None:
