@@ -77,9 +77,9 @@ class Attempt(Sending):
     # -- the answer ---------------------------------------------------------------------------------------------------
 
     def upstream_read(self, parser: ResponseParser) -> None:
-        """Something came from the upstream, or its end. The straight path of a streamed answer: seven Python frames
-        from data_received (upstream) over feed (parser), here, Answer.feed, EventCutter.feed and Watch.feed to the
-        write."""
+        """Something came from the upstream, or its end. The straight path of a streamed answer: six Python frames,
+        data_received (upstream), feed and the taking of chunks (parser), here, Answer.feed with its write, Watch.feed.
+        """
         answer = self.answer
         failure = parser.failure
         if answer is None:

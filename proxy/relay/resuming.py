@@ -74,7 +74,7 @@ class ResumedAnswer(Answer):
                 self._waiting = 0
                 self._read_usage()
         if is_last:
-            block += self._flush(cutter, watch)
+            block += self._flush(watch)
         is_repeating = not self._resumed.is_caught_up
         out = self._resumed.feed(block) if block else b""
         if cutter.skipped:
