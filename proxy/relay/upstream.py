@@ -74,12 +74,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         attempt = self.attempt
+        parser = self.parser  # already here: see Answer.feed
         if attempt is None:
             self.pool.drop(self)
             return
         try:
-            self.parser.feed(data)
-            attempt.upstream_read(self.parser)
+            parser.feed(data)
+            attempt.upstream_read(parser)
         except Exception as error:
             attempt.crashed(error)
 
