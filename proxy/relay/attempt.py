@@ -26,7 +26,7 @@ from proxy.relay.metering import Metering
 from proxy.relay.resuming import ResumedAnswer
 from proxy.relay.sending import Sending
 from proxy.wire.head import ResponseHead
-from proxy.wire.responses import ResponseParser
+from proxy.wire.responses import NOTHING, ResponseParser
 
 if TYPE_CHECKING:
     from proxy.relay.exchange import Exchange
@@ -100,12 +100,12 @@ class Attempt(Sending):
         if pieces or is_last or answer.bytes_out == 0:
             if failure is not None and not answer.is_stream:
                 # Framing broke in this read: what it brought cannot be told from what must not be passed on.
-                pieces.clear()
+                pieces = NOTHING
             if answer.feed(pieces, is_last) and (pieces or is_last):
                 self.since = now
                 if self.phase is not _STREAM:
                     self._first_event(now)
-            pieces.clear()
+            parser.pieces = NOTHING
         if self.held is not None and not self.held.decide(self, answer, is_last, failure):
             return
         if failure is not None:

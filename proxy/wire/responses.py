@@ -68,6 +68,8 @@ _KNOWN_LINES: Final = {
 }
 
 
+# Instead of an empty list in each parser, which would be one more to look at for each read. Nobody appends to it.
+NOTHING: Final[list[bytes]] = []
 _sizes: Final[dict[bytes, int]] = {}  # size lines that came before: int() would take signs and blanks, too
 _new: Final = tuple.__new__
 
@@ -90,6 +92,7 @@ class ResponseParser:
         "is_complete",
         "on_body",
         "pieces",
+        "_appended",
         "_buffer",
         "_fields",
         "_has_ended",
@@ -109,8 +112,9 @@ class ResponseParser:
     def __init__(self, max_head: int) -> None:
         self._max_head = max_head
         self._buffer = bytearray()
-        self.pieces: list[bytes] = []
-        self.on_body = self.pieces.append
+        self.pieces = NOTHING  # of the body; who takes them puts NOTHING in their place
+        self._appended: list[bytes] = []  # by httptools
+        self.on_body = self._appended.append
         self.expect(b"GET")
 
     def expect(self, method: bytes) -> None:
@@ -119,7 +123,7 @@ class ResponseParser:
         self.head: ResponseHead | None = None
         self.is_complete = False
         self.is_clean = True  # nothing came behind the end of the message
-        self.pieces.clear()
+        self.pieces = NOTHING
         self._buffer.clear()
         self._fields: list[Field] = []
         self._has_ended = False
@@ -159,7 +163,7 @@ class ResponseParser:
         elif state == _LENGTH:
             self._feed_length(data)
         elif state == _UNTIL_CLOSE:
-            self.pieces.append(data)
+            self.pieces = [*self.pieces, data]
         elif state == _HEAD:
             self._feed_head(data)
         elif data:
@@ -194,6 +198,8 @@ class ResponseParser:
 
     def _feed_chunks(self, data: bytes) -> None:
         self._has_fed = True
+        self._appended[:] = self.pieces
+        self.pieces = self._appended
         parser = self._parser
         assert parser is not None
         try:
@@ -229,7 +235,7 @@ class ResponseParser:
             if not length or at > size or data[at - 2 : at] != b"\r\n":
                 return False
             found.append(data[start : at - 2])
-        self.pieces += found
+        self.pieces = [*self.pieces, *found] if self.pieces else found
         return True
 
     def _end_chunks(self, data: bytes) -> None:
@@ -247,10 +253,10 @@ class ResponseParser:
         remaining = self._remaining
         size = len(data)
         if size < remaining:
-            self.pieces.append(data)
+            self.pieces = [*self.pieces, data]
             self._remaining = remaining - size
         elif size == remaining:
-            self.pieces.append(data)
+            self.pieces = [*self.pieces, data]
             self._complete()
         else:
             # The length was wrong, or this is another answer: nobody can tell, so the answer does not count as whole.
