@@ -301,9 +301,9 @@ class Answer:
         is_open = cutter.is_open
         rest = cutter.flush()
         if cutter.block:
-            watch.feed(cutter.block)
-            if self.metering is not None:
+            if self.metering is not None:  # first, since the watch counts for it what is nothing but text
                 self.metering.read_unfinished(cutter.block)
+            watch.feed(cutter.block)
         self._note_skipped(cutter.block)
         if watch.is_complete or self._is_blind:
             return without_usage_event(rest) if self._hides_usage else rest

@@ -51,7 +51,13 @@ NUMBERS: dict[str, Number] = {
     ),
     "LLM_PROXY_MAX_EVENT": Number("bytes", "event", "bytes", 1024, "one streamed event; larger ones pass unread"),
     "LLM_PROXY_MAX_UPSTREAM_HEAD": Number("bytes", "upstream_head", "bytes", 1024, "the head of a provider's answer"),
-    "LLM_PROXY_MAX_BUFFER": Number("bytes", "buffer", "bytes", 1024, "kept for a slow side before the other waits"),
+    "LLM_PROXY_MAX_BUFFER": Number(
+        "bytes",
+        "buffer",
+        "bytes",
+        1024,
+        "kept for a slow provider, and a quarter of it for a slow client, before the other side waits",
+    ),
     "LLM_PROXY_MAX_CONNECTIONS": Number("bytes", "connections", "", 1, "connections of clients; beyond it 503"),
     "LLM_PROXY_MAX_STREAMS_PER_KEY": Number(
         "bytes", "streams_per_key", "", 0, "streams one key may have open; beyond it 429; 0 = any number"
