@@ -54,7 +54,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, relay: Relay) -> None:
         # For the life of the connection
         self._relay = relay
-        self.parser = RequestParser(relay.options.head)
+        self.parser = RequestParser(relay.options.head, relay.heads)
         self.transport: asyncio.Transport
         self.address = ""
         self.uid: int | None = None  # of the process at the other end of a Unix socket

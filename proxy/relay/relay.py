@@ -1,8 +1,8 @@
 """What all connections of one worker share.
 
-Lives here: `Relay`: options, admission, the snapshot, pool, clocks, open clients, who counts text, and the sinks that
-receipts go to.
-May not live here: bytes of any request.
+Lives here: `Relay`: options, admission, the snapshot, pool, clocks, open clients, the heads that parsers share, who
+counts text, and the sinks that receipts go to.
+May not live here: bytes of any request, but for those heads.
 How it works: `server` builds one, plugs in sinks and listens with `client()` as the protocol factory.
 """
 
@@ -36,6 +36,7 @@ from proxy.relay.request import Passage
 from proxy.relay.tasks import Tasks
 from proxy.relay.turns import Turns
 from proxy.relay.waiting import Waiting
+from proxy.wire.head import Heads
 
 Sink = Callable[[Receipt], None]
 _LAST_WORDS: Final = Disconnect(True, 2.0)
@@ -73,6 +74,7 @@ class Relay:
         "deadlines",
         "drains",
         "hangups",
+        "heads",
         "is_draining",
         "kept",
         "look_for_changes",
@@ -137,6 +139,7 @@ class Relay:
         self.pool = Pool(options, self.deadlines, self.tasks, connector or Connector(loop, options), clock)
         self.clients: MutableSet[ClientConnection] = set()
         self.drains: MutableSet[AbsentClient] = set()
+        self.heads = Heads()  # that clients sent: all connections have the same limits
         self.counter: TextCounter | None = None
         self.bodies = 0  # bytes of request bodies held at this moment
         self.kept = 0  # bytes of requests and answers that may be kept for counting at this moment

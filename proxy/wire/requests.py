@@ -6,7 +6,9 @@ How it works: a head is collected whole, measured, and only then given to httpto
 swallows the body behind an upgrade offer and parses on into a pipelined request. It never sees a byte of a body: those
 are cut by us, since their end must be known to the byte: what lies behind it stays in `rest`, unparsed, until `next()`.
 What is refused, and why, does not depend on how the bytes were cut into reads: of several faults the first counts.
-Parsing a head of 16 fields: 4.4 us in httptools, 11 us in all (bench/micro.py).
+Parsing a head of 16 fields: 4.4 us in httptools, 11 us in all (bench/micro.py). All connections of one application
+send the same head but for its length: it is read once and held once for all parsers that share a memory.
+Doubted: heads have clients' keys in them, and up to 16 stay in memory after their connections have gone (`Heads`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,18 @@ import httptools
 
 from proxy.outcome import Failure, Kind, Phase, Side
 from proxy.wire.chunked import ChunkDecoder
-from proxy.wire.head import BLANKS, Field, Framing, HeadLimits, RequestHead, end_to_end, joined, with_length
+from proxy.wire.head import (
+    BLANKS,
+    Field,
+    Framing,
+    HeadLimits,
+    Heads,
+    Parts,
+    RequestHead,
+    end_to_end,
+    joined,
+    with_length,
+)
 from proxy.wire.target import REQUEST_LINE, place, seeming_path
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
@@ -80,6 +93,7 @@ class RequestParser:
         "rest",
         "_buffer",
         "_chunks",
+        "_heads",
         "_known",
         "_known_bytes",
         "_limits",
@@ -88,8 +102,9 @@ class RequestParser:
         "_state",
     )
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, heads: Heads | None = None) -> None:
         self._limits = limits
+        self._heads = Heads() if heads is None else heads
         self.failure: Failure | None = None
         self.rest = b""
         self._buffer = bytearray()
@@ -97,7 +112,7 @@ class RequestParser:
         self.is_familiar = False  # the head is the one before, but for its length
         self._refused = b""  # how a head that was refused began
         self._known: RequestHead | None = None
-        self._known_bytes = (b"", b"")  # of the last head, before and after the digits of its length
+        self._known_bytes: Parts = (b"", b"")  # of the last head
         self._start()
 
     def _start(self) -> None:
@@ -232,7 +247,8 @@ class RequestParser:
 
     def _recognise(self, raw: bytes) -> bool:
         """A client on a kept connection sends the same head again and again, but for its length: what was found out
-        about it still holds, to the byte. Saves 11 of 14 us (bench/micro.py)."""
+        about it still holds, to the byte. Saves 11 of 14 us (bench/micro.py). So does what another connection has
+        found out, but that head is familiar only from its second time here on."""
         known = self._known
         before, after = self._known_bytes
         # The length first: where the two overlap, what is compiled would raise SystemError for bytes[a:b] with b < a.
@@ -240,22 +256,27 @@ class RequestParser:
         if known is not None and has_room and raw.startswith(before) and raw.endswith(after):
             digits = raw[len(before) : len(raw) - len(after)]
             if after and len(digits) <= MAX_DIGITS and digits.isdigit():
-                return self._repeat(known if int(digits) == known.length else with_length(known, int(digits)))
+                return self._repeat(known if int(digits) == known.length else with_length(known, int(digits)), True)
             if not after and not digits:  # no length, or one written in some rarer way: the same in all bytes
-                return self._repeat(known)
+                return self._repeat(known, True)
         self._known = None
         self.is_familiar = False
-        length = _LENGTH_LINE.search(raw)
         if len(raw) > MAX_KNOWN:
             self._known_bytes = (b"", b"")
-        elif length is None:
-            self._known_bytes = (raw, b"")
-        else:
-            self._known_bytes = (raw[: length.start(1)], raw[length.end(1) :])
-        return False
+            return False
+        line = _LENGTH_LINE.search(raw)
+        parts = (raw, b"") if line is None else (raw[: line.start(1)], raw[line.end(1) :])
+        shared = self._heads.get(parts)
+        if shared is None:
+            self._known_bytes = parts
+            return False
+        self._known_bytes, head = shared
+        self._known = head
+        length = head.length if line is None else int(line[1])  # at most MAX_DIGITS, or they are no such line
+        return self._repeat(head if length == head.length else with_length(head, length), False)
 
-    def _repeat(self, head: RequestHead) -> bool:
-        self.is_familiar = True
+    def _repeat(self, head: RequestHead, is_familiar: bool) -> bool:
+        self.is_familiar = is_familiar
         self.received = 0
         self.head = head
         self._begin_body(head.framing, head.length)
@@ -318,7 +339,7 @@ class RequestParser:
         # Close wins where both are named (RFC 9112 section 9.3).
         keep_alive = b"close" not in tokens and (minor == b"1" or b"keep-alive" in tokens)
         self.received = 0
-        self.head = RequestHead(
+        head = self.head = RequestHead(
             method,
             path,
             query,
@@ -333,7 +354,8 @@ class RequestParser:
             expect is not None and minor == b"1" and (framing is Framing.CHUNKED or length > 0),
         )
         if expect is None and self._known_bytes[0]:  # whether that is answered depends on the length
-            self._known = self.head
+            self._known = head
+            self._heads.put(self._known_bytes, head)
         self._begin_body(framing, length)
 
     def _begin_body(self, framing: Framing, length: int) -> None:

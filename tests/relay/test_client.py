@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from proxy.catalog.secret import Secret
 from proxy.outcome import Phase
+from proxy.policy.keys import AuthMode, KeyRing
 from proxy.relay import client as module
 from proxy.relay.attempt import Attempt
 from proxy.relay.attempts import Attempts
@@ -79,8 +81,6 @@ def test_a_refusal_in_the_middle_of_a_body_closes_lingering() -> None:
 
 def test_fresh_deciding_for_each_request_on_one_connection() -> None:
     """What policy decided for one head stands again only for the very same head."""
-    from proxy.policy.keys import AuthMode
-
     with Stage(mode=AuthMode.KEYS, keys={"ann": "key-a", "bob": "key-b"}) as stage:
         client = stage.client()
         seen = []
@@ -91,6 +91,31 @@ def test_fresh_deciding_for_each_request_on_one_connection() -> None:
             receipt = stage.receipt()
             seen.append((receipt.key, receipt.status))
         assert seen == [("ann", 200), ("ann", 200), ("bob", 200), (None, 401), (None, 401)]
+
+
+def test_connections_share_heads_and_never_what_was_granted() -> None:
+    names = {b"key-a": "ann", b"key-b": "bob", b"key-c": None}
+    with Stage(mode=AuthMode.KEYS, keys={"ann": "key-a", "bob": "key-b"}) as stage:
+        clients = [stage.client(), stage.client()]
+        heads: dict[bytes, Any] = {}
+        # Each meets heads that are new, its own last one, and one that only the other has sent since.
+        for at, key in (
+            (0, b"key-a"), (1, b"key-b"), (0, b"key-b"), (0, b"key-b"), (0, b"key-a"), (1, b"key-a"), (1, b"key-c"),
+            (0, b"key-c"), (0, b"key-a"), (1, b"key-b"), (1, b"key-b"),
+        ):  # fmt: skip
+            for body in (s.BODY, s.STREAM_BODY):
+                clients[at].says(s.ask(b"Authorization: Bearer " + key, body=body))
+                if stage.relay.pool.open > stage.pooled:
+                    stage.upstream().says(s.unary())
+                receipt = stage.receipt()
+                assert (receipt.key, receipt.status) == (names[key], 200 if names[key] else 401), (at, key)
+            known = clients[at].protocol.parser._known
+            assert heads.setdefault(key, known).fields is known.fields, "it was read once for all connections"
+        stage.admission.ring = KeyRing({"bob": Secret("key-a")}, AuthMode.KEYS)
+        late = stage.client()
+        late.says(s.ask(b"Authorization: Bearer key-a"))
+        stage.upstream().says(s.unary())
+        assert stage.receipt().key == "bob", "what a key opens is looked up on each connection"
 
 
 def test_a_familiar_head_goes_where_it_says() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.outcome import Kind, Phase
-from proxy.wire.head import Framing, HeadLimits
+from proxy.wire.head import MAX_SHARED, Framing, HeadLimits, Heads
 from proxy.wire.requests import MAX_EMPTY, MAX_KNOWN, RequestParser
 from tests.wire.feeding import NEXT, cut, each_byte, h11_request, read_request, taken, whole
 from tests.wire.vectors.requests import ABC, BAD, GOOD, HIDDEN, HOSTS_BAD, HOSTS_GOOD, TE, get, post
@@ -428,6 +428,142 @@ def test_an_expectation_is_looked_at_each_time() -> None:
         parser.feed(b"a" * size)
         assert parser.is_complete
         parser.next()
+
+
+# -- one memory for many parsers ---------------------------------------------------------------------------------------
+
+
+def sharing(*firsts: bytes) -> RequestParser:
+    """A new parser, which shares its memory with one that has read `firsts`."""
+    heads = Heads()
+    before = RequestParser(HeadLimits(), heads)
+    for raw in firsts:
+        taken(before, [raw])
+        before.next()
+    return RequestParser(HeadLimits(), heads)
+
+
+def known_of(parser: RequestParser) -> tuple[object, ...]:
+    """What a parser holds of a head: the very objects."""
+    known = parser._known
+    assert known is not None
+    return known.fields, known.values, *parser._known_bytes
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (post(b"Content-Length: 3", b"A: 1", body=b"abc"), post(b"Content-Length: 3", b"A: 1", body=b"xyz")),
+        (post(b"Content-Length: 3", b"A: 1", body=b"abc"), post(b"Content-Length: 12", b"A: 1", body=b"x" * 12)),
+        (post(b"Content-Length: 3", b"A: 1", body=b"abc"), post(b"Content-Length: 0", b"A: 1")),
+        (post(b"Content-Length: 0", b"A: 1"), post(b"Content-Length: 3", b"A: 1", body=b"abc")),
+        (post(b"Content-Length: 3", body=b"abc"), post(b"Content-Length: 0003", body=b"xyz")),
+        (post(b"content-length:  3", body=b"abc"), post(b"content-length:  3", body=b"xyz")),
+        (get(b"A: 1"), get(b"A: 1")),
+        (post(TE, body=ABC), post(TE, body=b"1\r\nx\r\n0\r\n\r\n")),
+        (get(first=b"GET /a?b HTTP/1.0"), get(first=b"GET /a?b HTTP/1.0")),
+        (get(b"Connection: close"), get(b"Connection: close")),
+        (get(b"A: 1"), b"\r\n\r\n" + get(b"A: 1")),
+    ],
+)
+def test_a_head_that_another_parser_has_read_is_read_the_same(first: bytes, second: bytes, way: Way) -> None:
+    heads = Heads()
+    before, parser = RequestParser(HeadLimits(), heads), RequestParser(HeadLimits(), heads)
+    taken(before, [first])
+    alone = read_request([second])
+    for is_familiar in (False, True):  # what was decided on this connection was decided about another head
+        assert taken(parser, way(second)) == alone and alone.is_complete
+        assert parser.is_familiar is is_familiar and parser.rest == b""
+        assert parser.received == len(second.partition(b"HTTP/1.")[2].partition(b"\r\n\r\n")[2])
+        assert before.head is not None and parser.head is not None
+        assert parser.head.fields is before.head.fields and parser.head.values is before.head.values
+        assert all(ours is theirs for ours, theirs in zip(known_of(parser), known_of(before), strict=True))
+        parser.next()
+
+
+def test_a_shared_head_is_not_the_familiar_one_though_another_was() -> None:
+    one, other = get(b"A: 1"), get(b"A: 2")
+    parser = sharing(one, other)
+    for raw, is_familiar in [(one, False), (one, True), (other, False), (other, True), (one, False), (one, True)]:
+        assert taken(parser, [raw]) == read_request([raw])
+        assert parser.is_familiar is is_familiar
+        parser.next()
+
+
+def test_any_request_of_another_connection_leaves_no_trace() -> None:
+    every = {name: each[0] for name, each in (GOOD | BAD).items()}
+    alone = {name: read_request([raw]) for name, raw in every.items()}
+    for first, second in itertools.product(GOOD, every):
+        parser = sharing(every[first])
+        assert taken(parser, [every[second]]) == alone[second], (first, second)
+        assert not parser.is_familiar
+
+
+def test_a_head_that_differs_in_a_byte_is_read_anew() -> None:
+    first = post(b"Authorization: Bearer a", b"Content-Length: 3", b"A: 1")
+    theirs = read_request([first]).head
+    assert theirs is not None
+    end = first.index(b"3\r\n")
+    for at in range(len(first)):
+        second = first[:at] + bytes([first[at] ^ 1]) + first[at + 1 :]
+        parser = sharing(first)
+        assert taken(parser, [second]) == read_request([second]), at
+        if at != end and parser.head is not None:
+            assert parser.head._replace(length=3) != theirs, at
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"x", b"-3", b"+3", b"3 3", b"3, 3", b"0x3", b"3_0", b"\xb2", b"3\r\nContent-Length: 3",
+        b"1" * 19, b"0" * 18 + b"3", b"9" * 100,
+    ],
+)  # fmt: skip
+def test_a_shared_head_takes_no_length_that_is_none(line: bytes) -> None:
+    parser = sharing(post(b"A: 1", b"Content-Length: 3", b"B: 2", body=b"abc"))
+    read = taken(parser, [post(b"A: 1", b"Content-Length: " + line, b"B: 2", body=b"abc")])
+    assert read == read_request([post(b"A: 1", b"Content-Length: " + line, b"B: 2", body=b"abc")])
+    assert read.kind is Kind.BAD_REQUEST and read.head is None
+
+
+def test_a_shared_head_may_have_a_length_of_as_many_digits_as_any() -> None:
+    second = post(b"Content-Length: " + b"0" * 17 + b"2", body=b"hi")
+    parser = sharing(post(b"Content-Length: 3", body=b"abc"))
+    assert taken(parser, [second]) == read_request([second])
+    assert parser.is_complete and parser.head is not None and parser.head.length == 2
+
+
+def test_what_may_not_be_known_is_not_shared() -> None:
+    heads = Heads()
+    parser = RequestParser(HeadLimits(), heads)
+    for raw in (
+        post(b"Expect: 100-continue", b"Content-Length: 3", body=b"abc"),
+        get(b"X: " + b"a" * MAX_KNOWN),
+        get(b"Host: again"),
+    ):
+        taken(parser, [raw])
+        parser.next()
+        assert heads._heads == {} and parser._known is None
+    again = RequestParser(HeadLimits(), heads)
+    again.feed(post(b"Expect: 100-continue", b"Content-Length: 0"))
+    assert again.head is not None and again.head.expects_continue is False
+
+
+def test_the_shared_memory_is_bounded_and_loses_the_oldest() -> None:
+    heads = Heads()
+    count = 3 * MAX_SHARED
+    asked = [get(b"A: %d" % number) for number in range(count)]
+    for raw in asked:
+        RequestParser(HeadLimits(), heads).feed(raw)
+        assert len(heads._heads) <= MAX_SHARED
+    assert [parts for parts, _ in heads._heads.values()] == [(raw, b"") for raw in asked[-MAX_SHARED:]]
+    kept = list(heads._heads)
+    RequestParser(HeadLimits(), heads).feed(asked[-1])
+    assert list(heads._heads) == kept, "what is found is not put there again"
+    parser = RequestParser(HeadLimits(), heads)
+    assert taken(parser, [asked[0]]) == read_request([asked[0]])
+    assert list(heads._heads) == [*kept[1:], (asked[0], b"")]
 
 
 def test_thousands_of_pipelined_requests() -> None:
