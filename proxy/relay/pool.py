@@ -52,7 +52,7 @@ class Pool:
     """`opened` counts links ever opened: a pool that reconnects silently triples the cost per request, so tests and
     bench look at it. Links read into `buffer` in turn (upstream)."""
 
-    __slots__ = ("buffer", "clock", "opened", "_connector", "_deadlines", "_links", "_options", "_queues", "_tasks")
+    __slots__ = ("buffer", "clock", "deadline", "opened", "_connector", "_links", "_options", "_queues", "_tasks")
 
     def __init__(
         self,
@@ -66,7 +66,8 @@ class Pool:
         self.clock = clock
         self._options = options.pool
         self._queues = options.seconds[Limit.QUEUE] > 0
-        self._deadlines = deadlines
+        self.deadline = NEVER  # of the idle link that is too old first
+        deadlines.add(self)  # and no link: those in use have none, and are thousands
         self._tasks = tasks
         self._connector = connector
         self._links: dict[Origin, _Links] = {}
@@ -142,6 +143,7 @@ class Pool:
             self.drop(connection)
         else:
             connection.deadline = min(now + options.idle_seconds, connection.born + options.age_seconds)
+            self.deadline = min(self.deadline, connection.deadline)
             links.idle.append(connection)
 
     def drop(self, connection: UpstreamConnection) -> None:
@@ -155,9 +157,14 @@ class Pool:
         self._forget(connection, links)
         self._serve_next(connection.origin, links)
 
+    def on_deadline(self, now: float) -> None:
+        for links in list(self._links.values()):
+            for connection in [each for each in links.idle if each.deadline <= now]:
+                self.drop(connection)
+        self.deadline = min((each.deadline for links in self._links.values() for each in links.idle), default=NEVER)
+
     def _forget(self, connection: UpstreamConnection, links: _Links) -> None:
         connection.deadline = UNCOUNTED
-        self._deadlines.discard(connection)
         self._count_out(connection.origin, links)
 
     def _count_out(self, origin: Origin, links: _Links) -> None:
@@ -198,7 +205,6 @@ class Pool:
             return
         self.opened += 1
         connection.deadline = NEVER
-        self._deadlines.add(connection)
         if attempt is not None:
             _hand_over(connection, attempt, False)
         else:

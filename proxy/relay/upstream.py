@@ -149,9 +149,6 @@ class UpstreamConnection(asyncio.Protocol):
         if hasattr(self, "transport"):  # else connection_made will see to it
             self.transport.abort()
 
-    def on_deadline(self, now: float) -> None:
-        self.pool.drop(self)
-
 
 class SmallReads(asyncio.BufferedProtocol):
     """In the place of a connection. Reads into the buffer that all links of its pool share: nothing is left in it when

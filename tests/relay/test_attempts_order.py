@@ -274,6 +274,7 @@ class Play:
         for members in ("clients", "drains"):
             setattr(self.stage.relay, members, InOrder())
         self.stage.relay.deadlines._items = InOrder()  # type: ignore[assignment]
+        self.stage.relay.deadlines.add(self.stage.relay.pool)
         for key in (("a", "one"), ("b", "one"), ("b", "two")):  # known well enough to be hedged
             health = self.stage.relay.health.of(key)
             for number in range(40):

@@ -281,6 +281,5 @@ def test_dropping_twice_counts_once() -> None:
         pool = stage.relay.pool
         pool.drop(upstream.protocol)
         pool.drop(upstream.protocol)
-        upstream.protocol.on_deadline(0.0)
         stage.loop.run_ready()
         assert pool.open == pool.idle == 1
