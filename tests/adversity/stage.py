@@ -152,7 +152,7 @@ class Stage:
             "bodies": relay.bodies,
             "tasks": len(tasks),
             "tasks of the relay": len(relay.tasks),
-            "deadlines": len(relay.deadlines) - relay.pool.idle,
+            "deadlines": len(relay.deadlines) - 1,  # the pool's own
             "watched for leaving": len(relay.hangups._callbacks),
             "streams": len(relay.admission._streams),
             "drains": len(relay.drains),
