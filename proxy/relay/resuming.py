@@ -64,8 +64,7 @@ class ResumedAnswer(Answer):
             return False
         cutter, watch = self.cutter, self.watch
         assert cutter is not None and watch is not None
-        cutter.feed(data)
-        block = cutter.block
+        _, block = self._cut(data)
         progress = watch.feed(block) if block else False
         if self._unread is not None and block:
             self._unread.append(block)
@@ -81,7 +80,6 @@ class ResumedAnswer(Answer):
             self._resumed.skip()
         if is_repeating and not out:
             self._repeated = watch.events
-        cutter.block = b""
         if out is None or not self._resumed.can_go_on:
             self.differs = True
             return False
