@@ -20,6 +20,7 @@ from typing import Final
 import httptools
 
 from proxy.outcome import Failure, Kind, Phase, Side
+from proxy.wire.chunked import take_chunks
 from proxy.wire.head import Field, Framing, ResponseHead, end_to_end, joined
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -36,9 +37,6 @@ MAX_OVERHEAD: Final = 64 * 1024
 # such looks less in the relay, an event in 5,000 streams takes 41.1 us instead of 45.2, in 50 the same
 # (python -m bench --only paced-50,paced-5000). Of more than a few httptools takes each in a third of the time.
 _FEW_CHUNKS: Final = 4
-_SIZE_DIGITS: Final = 7
-_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,7}")
-_MANY_SIZES: Final = 1024
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
 _HEAD: Final = 0
@@ -70,16 +68,7 @@ _KNOWN_LINES: Final = {
 
 # Instead of an empty list in each parser, which would be one more to look at for each read. Nobody appends to it.
 NOTHING: Final[list[bytes]] = []
-_sizes: Final[dict[bytes, int]] = {}  # size lines that came before: int() would take signs and blanks, too
 _new: Final = tuple.__new__
-
-
-def _read_size(line: bytes) -> int:
-    """Of a chunk; 0 also for what is none."""
-    size = int(line, 16) if _SIZE.fullmatch(line) else 0
-    if size and len(_sizes) < _MANY_SIZES:
-        _sizes[line] = size
-    return size
 
 
 class ResponseParser:
@@ -158,8 +147,11 @@ class ResponseParser:
     def feed(self, data: bytes) -> None:
         state = self._state
         if state == _CHUNKED:
-            if self._has_fed or not self._take_chunks(data):
+            found: list[bytes] = []
+            if self._has_fed or take_chunks(data, 0, _FEW_CHUNKS, found) < len(data):
                 self._feed_chunks(data)
+            else:
+                self.pieces = [*self.pieces, *found] if self.pieces else found
         elif state == _LENGTH:
             self._feed_length(data)
         elif state == _UNTIL_CLOSE:
@@ -219,24 +211,6 @@ class ResponseParser:
             self._overhead += len(data)
             if self._overhead > MAX_OVERHEAD:
                 self._fail("the upstream sends trailers or extensions of chunks without end")
-
-    def _take_chunks(self, data: bytes) -> bool:
-        """If all of `data` is a few whole chunks, and not the last one."""
-        at, size = 0, len(data)
-        found: list[bytes] = []
-        while at < size:
-            end = data.find(b"\r\n", at, at + _SIZE_DIGITS + 2)
-            if end <= at or len(found) == _FEW_CHUNKS:
-                return False
-            line = data[at:end]
-            length = _sizes.get(line) or _read_size(line)
-            start = end + 2
-            at = start + length + 2
-            if not length or at > size or data[at - 2 : at] != b"\r\n":
-                return False
-            found.append(data[start : at - 2])
-        self.pieces = [*self.pieces, *found] if self.pieces else found
-        return True
 
     def _end_chunks(self, data: bytes) -> None:
         """httptools tells of another message, but skips CR and LF between messages without a word, so the end is

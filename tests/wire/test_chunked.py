@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire.chunked import LINE_COST, MAX_LINE, MAX_OVERHEAD, MAX_TRAILERS, ChunkDecoder
+from proxy.wire import chunked
+from proxy.wire.chunked import LINE_COST, MAX_LINE, MAX_OVERHEAD, MAX_TRAILERS, ChunkDecoder, take_chunks
 from tests.wire.feeding import cut, each_byte, whole
 
 
@@ -179,3 +180,12 @@ def test_every_pair_of_cuts_of_a_short_body() -> None:
     raw = b"2;e\r\nab\r\n1\r\nc\r\n0\r\nA: b\r\n\r\n"
     for first, second in itertools.combinations(range(len(raw)), 2):
         assert decode(cut(raw, first, second)) == (b"abc", True, False, len(raw))
+
+
+def test_few_sizes_of_chunks_are_remembered() -> None:
+    for size in range(1, 2 * chunked._MANY_SIZES):
+        found: list[bytes] = []
+        chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+        assert take_chunks(chunk, 0, 1, found) == len(chunk)
+        assert found == [b"x" * size]
+    assert len(chunked._sizes) == chunked._MANY_SIZES

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from proxy.outcome import Kind, Phase, Side
-from proxy.wire import responses
 from proxy.wire.head import Framing
 from proxy.wire.responses import MAX_INTERIM, MAX_OVERHEAD, ResponseParser
 from tests.wire.feeding import MAX_HEAD, cut, each_byte, h11_answer, read_answer, whole
@@ -247,16 +246,6 @@ def test_a_chunk_in_a_read_of_its_own_is_judged_as_any_other(line: bytes) -> Non
 def test_a_chunk_in_a_read_of_its_own_is_as_long_as_it_says(bad: bytes) -> None:
     read = read_answer([answer(TE), bad, b"3\r\nabc\r\n0\r\n\r\n"])
     assert read.kind is Kind.PROTOCOL and not read.is_complete
-
-
-def test_few_sizes_of_chunks_are_remembered() -> None:
-    parser = ResponseParser(MAX_HEAD)
-    parser.feed(answer(TE))
-    for size in range(1, 2 * responses._MANY_SIZES):
-        parser.feed(b"%x\r\n%b\r\n" % (size, b"x" * size))
-        assert sum(map(len, parser.pieces)) == size
-        parser.pieces.clear()
-    assert len(responses._sizes) <= responses._MANY_SIZES
 
 
 def test_a_broken_chunk_comes_behind_what_was_whole() -> None:
