@@ -53,9 +53,10 @@ class Answer:
     knows the credential of ours that an error may repeat; `resumes`: if it breaks off, another one may carry it on."""
 
     __slots__ = (
-        "bytes_out", "closes", "cutter", "is_chunked", "is_stream", "metering", "remark", "said", "status", "watch",
-        "_dialect", "_ends", "_events", "_framing", "_hides_usage", "_is_between", "_is_blind", "_limits", "_mask",
-        "_masked", "_prefix", "_read_at", "_request_id", "_resumes", "_sealed", "_skipped", "_transport", "_unread",
+        "bytes_out", "closes", "cutter", "heard_at", "is_chunked", "is_stream", "metering", "remark", "said", "status",
+        "stop_at", "watch", "_dialect", "_ends", "_events", "_framing", "_hides_usage", "_is_between", "_is_blind",
+        "_limits", "_mask", "_masked", "_prefix", "_read_at", "_request_id", "_resumes", "_sealed", "_skipped",
+        "_transport", "_unread",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,8 @@ class Answer:
         self._limits = limits
         self.status = head.status
         self.bytes_out = 0
+        self.stop_at = inf  # value of `bytes_out` beyond which its budget is looked at again
+        self.heard_at = 0.0  # when its link passed on something by itself that was progress
         self.cutter: EventCutter | None = None
         self.watch: Watch | None = None
         self.metering = metering

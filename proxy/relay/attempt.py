@@ -57,7 +57,7 @@ class Attempt(Sending):
     stream was asked to report usage by us and not by the client."""
 
     __slots__ = (
-        "before", "first_event_ms", "hides_usage", "metering", "stake", "stop_at", "verdict", "why", "_first_byte_ms",
+        "before", "first_event_ms", "hides_usage", "metering", "stake", "verdict", "why", "_first_byte_ms",
         "_request_id",
     )  # fmt: skip
 
@@ -68,7 +68,6 @@ class Attempt(Sending):
         self.hides_usage = False
         self.before: Answer | None = None  # what it carries on
         self.metering: Metering | None = None
-        self.stop_at = inf  # bytes of the answer beyond which its budget is looked at again
         self.first_event_ms: float | None = None
         self.verdict: Verdict | None = None  # on its failure
         self._first_byte_ms: float | None = None
@@ -77,9 +76,7 @@ class Attempt(Sending):
     # -- the answer ---------------------------------------------------------------------------------------------------
 
     def upstream_read(self, parser: ResponseParser) -> None:
-        """Something came from the upstream, or its end. The straight path of a streamed answer: six Python frames,
-        data_received (upstream), feed and the taking of chunks (parser), here, Answer.feed with its write, Watch.feed.
-        """
+        """Something came from the upstream that its link does not pass on by itself, or its end."""
         answer = self.answer
         failure = parser.failure
         if answer is None:
@@ -92,6 +89,8 @@ class Attempt(Sending):
                 return
             answer = self.answer
             assert answer is not None
+            if self.exchange.taking is not None:
+                answer.stop_at = self.exchange.taking.stop_at(self.stake)
         is_last = parser.is_complete and failure is None
         pieces = parser.pieces
         now = self._relay.clock()
@@ -112,8 +111,10 @@ class Attempt(Sending):
             self.exchange.broke(self, failure._replace(phase=self.phase))
         elif is_last:
             self._answer_ended(answer, now)
-        elif answer.bytes_out > self.stop_at:
+        elif answer.bytes_out > answer.stop_at:
             self.exchange.look_again(self, answer)
+        elif answer.is_stream and self.phase is _STREAM and self.held is None and self.upstream is not None:
+            self.upstream.answer = answer  # until something else than the next event comes
 
     def _ended_early(self, failure: Failure) -> None:
         """The link ended, or broke HTTP, before there was an answer."""
@@ -209,6 +210,8 @@ class Attempt(Sending):
 
     def check(self, now: float) -> float:
         """What has taken too long, if anything has. The next moment to look; infinity if it has failed."""
+        if self.answer is not None and self.answer.heard_at > self.since:
+            self.since = self.answer.heard_at
         if self.held is not None and self.answer is not None and now >= self.held.until:
             if self.held.time_is_up(self, self.answer):
                 return inf

@@ -228,8 +228,6 @@ class Attempts:
         identity = call is not None and call.stream and options.identity
         attempt.lines = passage.upstream_head(head, target, relay.name, size, identity, attempt.stake.secret)
         attempt.hides_usage = asks
-        if exchange.taking is not None:
-            attempt.stop_at = exchange.taking.stop_at(attempt.stake)
 
     def _untried(self, window: int) -> Target | None:
         """A target that was not asked yet and whose breaker lets it pass, out of the first group that has one."""

@@ -132,7 +132,7 @@ class Pool:
         """A link whose answer ended cleanly."""
         links = self._links[connection.origin]
         options = self._options
-        connection.attempt = None
+        connection.attempt = connection.answer = None
         if connection.read_most:
             connection.read_freely()
         if connection.transport.is_closing() or now - connection.born >= options.age_seconds:

@@ -237,7 +237,7 @@ class Taking:
         left of a budget. By an estimate, since nothing is reported in mid-stream."""
         exchange = self._exchange
         if not answer.is_stream:  # bytes of a document say less of its tokens
-            attempt.stop_at = inf
+            answer.stop_at = inf
             return
         said = estimate_events(exchange.dialect.name, answer.bytes_out, True)
         for hold in (attempt.stake.common, attempt.stake.own):
@@ -246,7 +246,7 @@ class Taking:
                 detail = f"stopped, since it is longer than what was reserved for it: {failure_of(refusal).detail}"
                 exchange.fail(Failure(Side.PROXY, exchange.phase, Kind.BUDGET, detail))
                 return
-        attempt.stop_at = float(answer.bytes_out + _LOOK_BYTES)
+        answer.stop_at = float(answer.bytes_out + _LOOK_BYTES)
 
     def _lacks(self, hold: Hold, said: int) -> Refusal | None:
         """What has less left than an answer of `said` tokens costs more than was reserved."""

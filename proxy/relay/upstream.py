@@ -2,8 +2,9 @@
 
 Lives here: `UpstreamConnection`, an asyncio.Protocol, and `SmallReads`, which reads in its place at times. May not
 live here: which link is used (pool), what an answer means (answer), how links are opened (connect).
-How it works: bytes go into the parser and from there, in the same call stack, to the attempt that holds the link. An
-idle link that receives anything, be it the end, is dead. Once an answer has had to wait for its client, one read brings
+How it works: bytes go into the parser and from there, in the same call stack, to the attempt that holds the link, or
+past it to its answer: a stream in the middle of which nothing else is to be decided. An idle link that receives
+anything, be it the end, is dead. Once an answer has had to wait for its client, one read brings
 less up to its end, and still less if the client is slow: all that a read brings may have to wait in our memory.
 Doubted: over TLS the loop reads as much as ever; only what it hands on is less, and the rest waits encrypted.
 """
@@ -14,9 +15,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.catalog.snapshot import Origin
-from proxy.wire.responses import ResponseParser
+from proxy.wire.responses import NOTHING, ResponseParser
 
 if TYPE_CHECKING:
+    from proxy.relay.answer import Answer
     from proxy.relay.pool import Pool
     from proxy.relay.sending import Sending
 
@@ -31,9 +33,11 @@ UNCOUNTED: Final = -1.0  # as deadline: the pool does not count it, not yet or n
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`attempt` is who uses it now, None while it is idle; `uses` counts the attempts it has served."""
+    """`attempt` is who uses it now, None while it is idle; `answer` takes what comes, up to its end, if the attempt has
+    no more to say of it; `uses` counts the attempts it has served."""
 
     __slots__ = (
+        "answer",
         "attempt",
         "born",
         "deadline",
@@ -54,6 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.born = now
         self.deadline = UNCOUNTED  # while idle: when it is too old to keep; while in use: NEVER
         self.attempt: Sending | None = None
+        self.answer: Answer | None = None
         self.parser = ResponseParser(max_head)
         self.uses = 0
         self.unsent = 0  # bytes in our buffer when the sweeper last looked
@@ -73,15 +78,32 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=JOIN_BYTES, low=0)
 
     def data_received(self, data: bytes) -> None:
-        attempt = self.attempt
+        """The straight path of a streamed answer: five Python frames, this one, feed and the taking of chunks (parser),
+        Answer.feed with its write, Watch.feed. The attempt is not looked at: in 5,000 streams
+        an event takes 33.6 us so, and 36.4 if it is (medians of eight pairs, python -m bench --only paced-5000).
+        """
         parser = self.parser  # already here: see Answer.feed
-        if attempt is None:
+        answer = self.answer
+        attempt = self.attempt if answer is None else None
+        if attempt is None and answer is None:
             self.pool.drop(self)
             return
         try:
             parser.feed(data)
-            attempt.upstream_read(parser)
+            if answer is not None:
+                if not parser.is_complete and parser.failure is None:
+                    if parser.pieces and answer.feed(parser.pieces, False):
+                        answer.heard_at = self.pool.clock()
+                    parser.pieces = NOTHING
+                    if answer.bytes_out <= answer.stop_at:
+                        return
+                attempt = self.attempt
+            if attempt is not None:
+                attempt.upstream_read(parser)
         except Exception as error:
+            attempt = self.attempt if attempt is None else attempt
+            if attempt is None:
+                raise
             attempt.crashed(error)
 
     def eof_received(self) -> None:
@@ -145,7 +167,7 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         """Nothing that is still to be written matters: whoever gets here has given up on the attempt, or is idle."""
         self.is_lost = True
-        self.attempt = None
+        self.attempt = self.answer = None
         if hasattr(self, "transport"):  # else connection_made will see to it
             self.transport.abort()
 
