@@ -125,7 +125,7 @@ class Attempt(Sending):
         exchange, relay = self.exchange, self._relay
         request, passage = exchange.head, exchange.passage
         assert request is not None and passage is not None
-        self.pieces = []  # what follows is another attempt's
+        self.pieces, self.lines = [], b""  # what follows is another attempt's
         if head.status < 300:
             self.metering = exchange.booking.metering(self)
         self._first_byte_ms = milliseconds(now - exchange.began)

@@ -71,9 +71,13 @@ class ReadAnswer(NamedTuple):
     is_clean: bool
 
 
-def read_answer(pieces: Iterable[bytes], method: bytes = b"GET", eof: bool = False) -> ReadAnswer:
-    parser = ResponseParser(MAX_HEAD)
-    parser.expect(method)
+def read_answer(
+    pieces: Iterable[bytes], method: bytes = b"GET", eof: bool = False, parser: ResponseParser | None = None
+) -> ReadAnswer:
+    """`parser`: one that has read a part of it."""
+    if parser is None:
+        parser = ResponseParser(MAX_HEAD)
+        parser.expect(method)
     body = b""
     for piece in pieces:
         parser.feed(piece)

@@ -316,3 +316,25 @@ def test_fields_can_be_forgotten_in_mid_body() -> None:
     assert parser.head == before._replace(fields=[], values={})
     parser.feed(b"1\r\nb\r\n0\r\nx-trailer: 2\r\n\r\n")
     assert parser.pieces == [b"a", b"b"] and parser.is_complete and parser.is_clean
+
+
+LAST = [b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"0;e\r\n\r\n", b"0\r\nA b\r\n\r\n", b"0\n\n"]
+
+
+@pytest.mark.parametrize("last", LAST)
+@pytest.mark.parametrize("middle", [b"", b"2\r\nbc\r\n", b"2;a\r\nbc\r\n", b"2\r\nbcd\r\n", b"1\r\nb\r\n" * 9])
+def test_the_rest_is_read_alike_without_the_parser_of_the_beginning(middle: bytes, last: bytes) -> None:
+    """In one read, in two wherever they meet, byte by byte."""
+    rest = middle + last
+    read = read_answer([answer(TE, body=b"1\r\na\r\n" + rest)])
+    expected = read._replace(head=None, body=read.body[1:])
+    for pieces in ([rest], each_byte(rest), *(cut(rest, at) for at in range(1, len(rest)))):
+        assert read_answer(pieces, parser=in_mid_body())._replace(head=None) == expected
+
+
+def in_mid_body() -> ResponseParser:
+    parser = ResponseParser(MAX_HEAD)
+    parser.feed(answer(TE, body=b"1\r\na\r\n"))
+    parser.pieces.clear()
+    parser.forget_fields()
+    return parser
