@@ -8,7 +8,7 @@ are cut by us, since their end must be known to the byte: what lies behind it st
 What is refused, and why, does not depend on how the bytes were cut into reads: of several faults the first counts.
 Parsing a head of 16 fields: 4.4 us in httptools, 11 us in all (bench/micro.py). All connections of one application
 send the same head but for its length: it is read once and held once for all parsers that share a memory.
-Doubted: heads have clients' keys in them, and up to 16 stay in memory after their connections have gone (`Heads`).
+Doubted: nothing but what head says of that memory.
 """
 
 from __future__ import annotations
