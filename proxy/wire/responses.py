@@ -149,11 +149,12 @@ class ResponseParser:
     def feed(self, data: bytes) -> None:
         state = self._state
         if state == _CHUNKED:
+            if self._has_fed:  # so only httptools knows where in a chunk this begins
+                return self._feed_chunks(data)
             found: list[bytes] = []
-            rest = data if self._has_fed else data[take_chunks(data, 0, _FEW_CHUNKS, found) :]
+            rest = data[take_chunks(data, 0, _FEW_CHUNKS, found) :]
             if rest and rest != LAST_CHUNK:
-                self._feed_chunks(data)
-                return
+                return self._feed_chunks(data)
             self.pieces = [*self.pieces, *found] if self.pieces else found
             if rest:
                 self._complete()

@@ -242,6 +242,35 @@ def test_a_chunk_in_a_read_of_its_own_is_judged_as_any_other(line: bytes) -> Non
         assert alone.is_complete is (line.strip(b"0") in (b"3", b"3;a=b", b"C"))
 
 
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (b"a\r\nabcde", b"\r\n0\r\n\r\n"),  # in the middle of a chunk
+        (b"5\r\n", b"\r\n0\r\n\r\n"),  # all of one
+        (b"3;a\r\nabc\r\n5\r\n", b"\r\n0\r\n\r\n"),
+    ],
+)
+def test_what_looks_like_the_end_may_be_data(first: bytes, more: bytes) -> None:
+    parser = ResponseParser(MAX_HEAD)
+    for at in range(2):
+        parser.expect(b"GET")
+        parser.feed(answer(TE, body=b"1\r\na\r\n"))
+        if at:
+            parser.forget_fields()
+        parser.pieces.clear()
+        parser.feed(first)
+        parser.feed(b"0\r\n\r\n")
+        assert not parser.is_complete and parser.failure is None
+        parser.feed(more)
+        assert parser.is_complete and parser.is_clean
+        assert b"".join(parser.pieces).endswith(b"0\r\n\r\n")
+
+
+def test_what_looks_like_the_end_may_be_a_trailer() -> None:
+    read = read_answer([answer(TE, body=b"3\r\nabc\r\n0\r\n"), b"0\r\n\r\n"])
+    assert read.kind is Kind.PROTOCOL and not read.is_complete
+
+
 @pytest.mark.parametrize("bad", [b"3\r\nabcde", b"3\r\nabc\n\n", b"3\r\nabc\r\r", b"4\r\nabc\r\n", b"2\r\nabc\r\n"])
 def test_a_chunk_in_a_read_of_its_own_is_as_long_as_it_says(bad: bytes) -> None:
     read = read_answer([answer(TE), bad, b"3\r\nabc\r\n0\r\n\r\n"])

@@ -51,6 +51,7 @@ GOOD: dict[str, Good] = {
     "chunked, empty": good(answer(TE, body=b"0\r\n\r\n"), framing=CHUNKED),
     "chunked, many": good(answer(TE, body=b"1\r\na\r\n2\r\nbc\r\n03\r\ndef\r\n0000\r\n\r\n"), b"abcdef"),
     "chunked, body of line ends": good(answer(TE, body=b"4\r\n\r\n\r\n\r\n0\r\n\r\n"), b"\r\n\r\n"),
+    "chunked, a body like the end": good(answer(TE, body=b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"), b"0\r\n\r\n"),
     "chunked, extensions (9112 7.1.1)": good(answer(TE, body=b'3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n'), b"abc"),
     "chunked, trailers, which end here": good(
         answer(TE, b"A: 1", body=b"3\r\nabc\r\n0\r\nAuthorization: t\r\nB: 2\r\n\r\n"),
