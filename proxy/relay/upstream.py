@@ -4,8 +4,8 @@ Lives here: `UpstreamConnection`, an asyncio.Protocol, and `SmallReads`, which r
 live here: which link is used (pool), what an answer means (answer), how links are opened (connect).
 How it works: bytes go into the parser and from there, in the same call stack, to the attempt that holds the link, or
 past it to its answer: a stream in the middle of which nothing else is to be decided. An idle link that receives
-anything, be it the end, is dead. Once an answer has had to wait for its client, one read brings
-less up to its end, and still less if the client is slow: all that a read brings may have to wait in our memory.
+anything, be it the end, is dead. Once an answer has had to wait for its client, one read brings less up to its end, and
+still less if the client is slow: all that a read brings may have to wait in our memory.
 Doubted: over TLS the loop reads as much as ever; only what it hands on is less, and the rest waits encrypted.
 """
 
@@ -79,8 +79,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The straight path of a streamed answer: five Python frames, this one, feed and the taking of chunks (parser),
-        Answer.feed with its write, Watch.feed. The attempt is not looked at: in 5,000 streams
-        an event takes 33.6 us so, and 36.4 if it is (medians of eight pairs, python -m bench --only paced-5000).
+        Answer.feed with its write, Watch.feed. The attempt is not looked at: in 5,000 streams an event takes 33.6 us
+        so, and 36.4 if it is (medians of eight pairs, python -m bench --only paced-5000).
         """
         parser = self.parser  # already here: see Answer.feed
         answer = self.answer
