@@ -4,8 +4,7 @@ Lives here: the order of things, progress, what is printed and written.
 May not live here: options (options), how anything is measured (scenarios), what follows from it (goals, markdown).
 How it works: one upstream, all contestants side by side; what wants a fresh contestant gets one of its own; then rounds
 as `scenarios.plan` orders them. What was measured becomes a record, and everything that is shown is made of that. The
-table goes to standard output, progress and notes to standard error. Who stops a run (Ctrl-C, SIGTERM) gets what it has
-so far.
+table goes to standard output, progress and notes to standard error. Who stops a run (Ctrl-C) gets what it has so far.
 """
 
 from __future__ import annotations
@@ -271,6 +270,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    parts.heed_sigterm()
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,6 @@ Doubted: not every scenario for everybody would take hours, and LiteLLM gives up
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,21 +49,5 @@ def _run(command: list[str]) -> tuple[int, bool]:
     process = subprocess.Popen(command, cwd=_CHECKOUT, stdout=subprocess.DEVNULL)
     try:
         return process.wait(), False
-    except Terminated:
-        process.terminate()
-        return process.wait(), True
     except KeyboardInterrupt:
         return process.wait(), True
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which unlike Ctrl-C reaches one process alone."""
-
-
-def heed_sigterm() -> None:
-    """Without this a run that is told to end leaves all that it has started behind, on the cores of the next one."""
-
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)

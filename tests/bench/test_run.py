@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.machine import tree
 from tests.bench.test_machine import pytestmark as linux
 from tests.rules.sources import ROOT
 
@@ -38,27 +37,3 @@ def test_a_run_writes_its_report_and_its_record(tmp_path: Path) -> None:
     costs = {each["contestant"]: each["figures"]["cpu_us"]["median"] for each in document["results"]}
     assert costs["splice"] > costs["direct"] == 0
     assert "cpu-unary-1k.svg" in (tmp_path / "report" / "report.md").read_text()
-
-
-def test_a_run_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
-    """SIGTERM reaches the one process that is known, and not those of its part."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "bench", "--all", "--quick", "--json", "a.json"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert run.stderr is not None
-    with run.stderr as said:
-        for line in said:
-            if line.startswith("round 1 of 2, memory-tls-upstream"):
-                break
-        started = tree(run.pid)
-        run.terminate()
-        assert "stopped" in said.read()
-    assert run.wait(50) == 0
-    assert len(started) >= 4, "the command, its part, the upstream and us"
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
-    assert json.loads((tmp_path / "a.json").read_text())["results"]
