@@ -79,31 +79,25 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The straight path of a streamed answer: five Python frames, this one, feed and the taking of chunks (parser),
-        Answer.feed with its write, Watch.feed. The attempt is not looked at: in 5,000 streams an event takes 33.6 us
+        Answer.feed with its write, Watch.feed. Nothing of the attempt is read: in 5,000 streams an event takes 33.6 us
         so, and 36.4 if it is (medians of eight pairs, python -m bench --only paced-5000).
         """
+        attempt = self.attempt
         parser = self.parser  # already here: see Answer.feed
         answer = self.answer
-        attempt = self.attempt if answer is None else None
-        if attempt is None and answer is None:
+        if attempt is None:
             self.pool.drop(self)
             return
         try:
             parser.feed(data)
-            if answer is not None:
-                if not parser.is_complete and parser.failure is None:
-                    if parser.pieces and answer.feed(parser.pieces, False):
-                        answer.heard_at = self.pool.clock()
-                    parser.pieces = NOTHING
-                    if answer.bytes_out <= answer.stop_at:
-                        return
-                attempt = self.attempt
-            if attempt is not None:
-                attempt.upstream_read(parser)
+            if answer is not None and not parser.is_complete and parser.failure is None:
+                if parser.pieces and answer.feed(parser.pieces, False):
+                    answer.heard_at = self.pool.clock()
+                parser.pieces = NOTHING
+                if answer.bytes_out <= answer.stop_at:
+                    return
+            attempt.upstream_read(parser)
         except Exception as error:
-            attempt = self.attempt if attempt is None else attempt
-            if attempt is None:
-                raise
             attempt.crashed(error)
 
     def eof_received(self) -> None:
